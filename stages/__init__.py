@@ -1,0 +1,1 @@
+"""The stages of halle: one module a command, one folder a noun of the field."""

@@ -1,0 +1,1 @@
+"""Everything that stages leave on disk for each other."""

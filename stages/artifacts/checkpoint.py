@@ -1,0 +1,156 @@
+"""Checkpoints: `model.safetensors` and `config.json` are all that another stage needs; no pickle.
+
+A checkpoint folder of a run also holds `trainer_state/`, which only the trainer that wrote it reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.artifacts.storage import (
+    FORMAT_VERSION,
+    fingerprint_of,
+    is_complete,
+    read_json,
+    staged_folder,
+    verify_checksums,
+    write_json,
+)
+from stages.errors import StorageError, UsageError
+
+log = logging.getLogger("halle.checkpoint")
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+TRAINER_STATE = "trainer_state"
+# kind of a checkpoint -> the stages that write it, for messages
+STAGE_OF_KIND = {"codec": "halle train-codec or halle mreq", "ar": "halle train-ar", "nar": "halle train-nar"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk: what it is (`kind`, `architecture`), its tensors and what it was made from."""
+
+    folder: Path
+    kind: str
+    architecture: dict
+    tensors: dict[str, Tensor]
+    parents: dict
+    fingerprint: str
+
+
+def save_checkpoint(folder: str | Path, kind: str, architecture: dict, tensors: dict[str, Tensor], parents: dict,
+                    trainer_state: tuple[dict[str, Tensor], dict] | None = None) -> str:
+    """Write a checkpoint folder in one rename and return its fingerprint.
+
+    `trainer_state` is (tensors, JSON-ready values) that only the trainer reads again.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    fingerprint = model_fingerprint(architecture, tensors)
+    with staged_folder(folder) as temporary:
+        save_file(tensors, temporary / MODEL_FILE)
+        write_json(temporary / CONFIG_FILE, {
+            "format_version": FORMAT_VERSION, "kind": kind, "fingerprint": fingerprint,
+            "architecture": architecture, "parents": parents,
+        })
+        if trainer_state is not None:
+            (temporary / TRAINER_STATE).mkdir()
+            state_tensors, values = trainer_state
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_tensors.items()},
+                      temporary / TRAINER_STATE / "state.safetensors")
+            write_json(temporary / TRAINER_STATE / "state.json", values)
+    return fingerprint
+
+
+def load_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
+    """Load what `resolve_checkpoint` finds at `path`, verifying every file; refuse another kind than asked for."""
+    folder = resolve_checkpoint(path)
+    config = read_json(folder / CONFIG_FILE)
+    if kind is not None and config.get("kind") != kind:
+        made_by = STAGE_OF_KIND.get(config.get("kind"), "another program")
+        raise UsageError(f"expected a checkpoint of {STAGE_OF_KIND[kind]}, got `{path}`, which {made_by} made")
+    verify_checksums(folder)
+    return Checkpoint(folder, config["kind"], config["architecture"], read_tensors(folder / MODEL_FILE),
+                      config["parents"], config["fingerprint"])
+
+
+def load_trainer_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
+    """Return what was given to `save_checkpoint` as `trainer_state`."""
+    state = folder / TRAINER_STATE
+    return read_tensors(state / "state.safetensors"), read_json(state / "state.json")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise StorageError(f"`{path}` is damaged or not a safetensors file: {error}") from error
+
+
+def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:
+    """Return a sha256 of the architecture and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(fingerprint_of(architecture).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """Find the checkpoint folder that a path stands for.
+
+    A checkpoint folder stands for itself, a run folder for its newest verified checkpoint, and
+    `RUN@step-50000` for that step of the run.
+    """
+    text = str(path)
+    match = re.fullmatch(r"(.+)@(?:step-)?(\d+)", text)
+    if match and not Path(text).exists():
+        return _checkpoint_at(Path(match[1]), int(match[2]))
+    folder = Path(text)
+    if (folder / MODEL_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+        return folder
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        raise UsageError(f"expected a run or checkpoint folder, got `{path}`" +
+                         ("" if folder.exists() else ", which does not exist"),
+                         "give a run folder, RUN@step-N, or a folder with config.json and model.safetensors")
+    return newest
+
+
+def _checkpoint_at(run: Path, step: int) -> Path:
+    for found, folder in list_checkpoints(run):
+        if found == step:
+            return folder
+    steps = ", ".join(str(found) for found, _ in list_checkpoints(run)) or "none"
+    raise UsageError(f"`{run}` has no checkpoint of step {step}; it has: {steps}")
+
+
+def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of every complete checkpoint of a run, oldest first."""
+    found = []
+    for folder in (run / "checkpoints").glob("step-*"):
+        match = re.fullmatch(r"step-(\d+)", folder.name)
+        if match and is_complete(folder):
+            found.append((int(match[1]), folder))
+    return sorted(found)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint whose files verify, warning about each damaged one that is passed over."""
+    for _, folder in reversed(list_checkpoints(run)):
+        try:
+            verify_checksums(folder)
+            return folder
+        except StorageError as error:
+            log.warning("%s; using the checkpoint before it", error.message)
+    return None

@@ -1,0 +1,175 @@
+"""The folder of a run: its settings, its provenance, its metrics, its log and its checkpoints.
+
+`claim_output` is how every stage opens its output: it refuses another stage's folder and changed identity
+fields, says whether the work is finished, and records the settings and parents beside the result.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from stages.artifacts.lock import lock_output
+from stages.artifacts.storage import (
+    CHECKSUMS,
+    FORMAT_VERSION,
+    append_jsonl,
+    is_complete,
+    read_journal,
+    read_json,
+    sweep_temporaries,
+    write_checksums,
+    write_json,
+    write_jsonl,
+)
+from stages.config.resolve import flatten, identity_differences
+from stages.config.stage_configs import RunConfig
+from stages.errors import UsageError
+
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.jsonl"
+LOG = "log.txt"
+_PACKAGES = ("halle", "torch", "torchaudio", "encodec", "numpy", "soundfile", "soxr", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A claimed output folder. `complete` tells that an earlier run of the same settings finished."""
+
+    path: Path
+    complete: bool
+
+    def reopen(self) -> None:
+        """Take the completeness mark away: the result is about to change."""
+        (self.path / CHECKSUMS).unlink(missing_ok=True)
+
+    def finish(self, exclude: tuple[str, ...] = ()) -> None:
+        """Write the checksums: the folder is complete from now on."""
+        write_checksums(self.path, exclude=(LOG, ".lock", *exclude))
+
+
+@contextmanager
+def claim_output(stage: str, config: RunConfig, parents: dict[str, str], primary: bool = True) -> Iterator[Output]:
+    """Lock `config.out` and yield it, its settings checked against and recorded beside what is there.
+
+    `parents` maps names of inputs to fingerprints; they are identity too. Only the `primary` process of a
+    distributed run locks and writes.
+    """
+    path = Path(config.out)
+    if not primary:
+        yield Output(path, is_complete(path))
+        return
+    if config.restart:
+        move_aside(path)
+    check_output(stage, config, parents)
+    with lock_output(path), _log_file(path / LOG):
+        sweep_temporaries(path)
+        complete = is_complete(path)
+        if not complete or read_json(path / CONFIG)["config"] != flatten(config):
+            _record(path, stage, config, parents)
+        yield Output(path, complete)
+
+
+def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None:
+    """Refuse an output folder that another stage, other settings or other inputs made."""
+    path = Path(config.out)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"expected a folder after --out, got the file `{path}`")
+    if not (path / CONFIG).is_file():
+        _refuse_foreign(path)
+        return
+    old = read_json(path / CONFIG)
+    if old.get("stage") != stage:
+        made_by = f"`halle {old['stage']}`" if "stage" in old else "another program"
+        raise UsageError(f"`{path}` was made by {made_by}, not by `halle {stage}`", "choose another --out")
+    differences = identity_differences(old["config"], config)
+    for name, fingerprint in parents.items():
+        if old["parents"].get(name, fingerprint) != fingerprint:
+            differences[name] = (_short(old["parents"][name]), _short(fingerprint))
+    differences = {key: values for key, values in differences.items() if key not in config.allow_change}
+    if differences:
+        shown = "; ".join(f"`{key}` was `{was}`, is `{now}`" for key, (was, now) in differences.items())
+        first = next(iter(differences))
+        raise UsageError(f"`{path}` was begun with other settings: {shown}",
+                         f"choose another --out, --restart (the old result is moved aside), or --allow-change {first}")
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+        raise UsageError(f"`{path}` is not empty and no halle stage made it", "choose another --out")
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[:12]
+
+
+def move_aside(path: Path) -> None:
+    """Rename an old result to `NAME.old-1`, `NAME.old-2`, ... so that nothing is lost."""
+    if not path.exists():
+        return
+    number = 1
+    while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    path.rename(target)
+
+
+def _record(path: Path, stage: str, config: RunConfig, parents: dict[str, str]) -> None:
+    write_json(path / CONFIG, {"format_version": FORMAT_VERSION, "stage": stage, "config": flatten(config),
+                               "parents": parents})
+    write_json(path / PROVENANCE, {"format_version": FORMAT_VERSION, "stage": stage, "parents": parents,
+                                   "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                                   "command": sys.argv, **versions()})
+
+
+def versions() -> dict:
+    """Return the versions of Python, the platform and the packages that results depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": found}
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Append what the stages log to the run's own log while the body runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("halle")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one row a logged step. Rows after the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int):
+        self._path = path / METRICS
+        rows = read_journal(self._path)
+        kept = [row for row in rows if row["step"] <= resumed_step]
+        if len(kept) != len(rows):
+            write_jsonl(self._path, kept)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        append_jsonl(self._path, {"step": step, **{key: _json_number(value) for key, value in values.items()}})
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no NaN; six significant digits are enough for a curve."""
+    value = float(value)
+    return json.loads(f"{value:.6g}") if value == value and abs(value) != float("inf") else None

@@ -1,0 +1,236 @@
+"""Every write of the project: a temporary name, flushed, then renamed, so that nobody reads half a file.
+
+A finished folder carries `checksums.json` (size and sha256 of every file), written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.errors import StorageError, UsageError
+
+FORMAT_VERSION = 1
+CHECKSUMS = "checksums.json"
+_TEMPORARY = ".halle-tmp-"
+
+
+@contextmanager
+def storage_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn the operating system's errors into a `StorageError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"could not {doing} `{path}`: {reason.lower()}", _hint_for(error)) from error
+
+
+def _hint_for(error: OSError) -> str:
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return "free some space, then run the same command again: it continues where it stopped"
+    return "check that the folder exists and may be written"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it and rename it into place.
+
+    The temporary name keeps the suffix, so that writers which choose a format by suffix work.
+    """
+    path = Path(path)
+    with storage_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}"
+        try:
+            yield temporary
+            _flush_file(temporary)
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success checksum it and rename it to `path`, replacing what was there."""
+    path = Path(path)
+    with storage_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}"
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in _files_below(temporary):
+                _flush_file(file)
+            write_checksums(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep_temporaries(folder: str | Path) -> None:
+    """Delete what killed processes left under temporary names directly below `folder`."""
+    for leftover in Path(folder).glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: list[dict]) -> None:
+    write_text(path, "".join(to_json_line(row) for row in rows))
+
+
+def append_jsonl(path: str | Path, row: dict) -> None:
+    """Add one line to a journal. A killed process may leave half a line: `read_journal` drops it."""
+    path = Path(path)
+    with storage_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(to_json_line(row))
+
+
+def to_json_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json(path: str | Path) -> dict:
+    path = Path(path)
+    try:
+        value = json.loads(_read_utf8(path))
+    except json.JSONDecodeError as error:
+        raise StorageError(f"`{path}` is not JSON: {error}", "make it again with the stage that wrote it") from error
+    version = value.get("format_version", FORMAT_VERSION) if isinstance(value, dict) else FORMAT_VERSION
+    if version > FORMAT_VERSION:
+        raise UsageError(f"expected format_version at most {FORMAT_VERSION} in `{path}`, got {version}",
+                         "upgrade halle: this file was made by a newer one")
+    return value
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """Return the rows of a JSON-lines file; a byte order mark, CRLF and empty lines are accepted."""
+    rows, problems = [], []
+    path = Path(path)
+    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError
+            rows.append(row)
+        except ValueError:
+            problems.append(f"{path.name}:{number}: not a JSON object")
+    if problems:
+        raise UsageError("; ".join(problems[:5]) + _and_more(problems, 5), f"mend these lines of `{path}`")
+    return rows
+
+
+def read_journal(path: str | Path) -> list[dict]:
+    """Return the complete lines of a journal written by `append_jsonl`; a torn last line is dropped from the file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    whole, _, torn = path.read_bytes().rpartition(b"\n")
+    if torn:
+        write_bytes(path, whole + b"\n" if whole else b"")
+    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"`{path}` does not exist") from error
+    except OSError as error:
+        raise StorageError(f"could not read `{path}`: {(error.strerror or str(error)).lower()}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path.name}:{line}: byte 0x{data[error.start]:02X} is not UTF-8",
+                         f"save `{path}` again as UTF-8") from error
+
+
+def _and_more(problems: list[str], shown: int) -> str:
+    return f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+
+
+def sha256_file(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_of(value: object) -> str:
+    """Return the sha256 of a JSON-ready value in its canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8")).hexdigest()
+
+
+def write_checksums(folder: str | Path, exclude: tuple[str, ...] = ()) -> None:
+    """Record size and sha256 of every file below `folder`: from now on it counts as complete."""
+    folder = Path(folder)
+    files = {}
+    for file in _files_below(folder):
+        name = file.relative_to(folder).as_posix()
+        if name.split("/")[0] not in exclude:
+            files[name] = {"size": file.stat().st_size, "sha256": sha256_file(file)}
+    write_json(folder / CHECKSUMS, {"format_version": FORMAT_VERSION, "files": files})
+
+
+def is_complete(folder: str | Path) -> bool:
+    return (Path(folder) / CHECKSUMS).is_file()
+
+
+def verify_checksums(folder: str | Path) -> None:
+    """Read every listed file again; raise a `StorageError` that names all files that differ."""
+    folder = Path(folder)
+    problems = []
+    for name, expected in read_json(folder / CHECKSUMS)["files"].items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"`{file}` is missing")
+        elif file.stat().st_size != expected["size"]:
+            problems.append(f"`{file}` should have {expected['size']} bytes, has {file.stat().st_size}")
+        elif sha256_file(file) != expected["sha256"]:
+            problems.append(f"`{file}` is damaged: its sha256 differs")
+    if problems:
+        raise StorageError("; ".join(problems[:5]) + _and_more(problems, 5), "make it again, or restore it from a copy")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*")
+                  if file.is_file() and file.name != CHECKSUMS and not file.name.startswith(_TEMPORARY))
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,221 @@
+"""Codes and text tokens of a corpus, memory-mapped, in shards that are made and verified one by one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from stages.artifacts.storage import (
+    FORMAT_VERSION,
+    fingerprint_of,
+    is_complete,
+    read_json,
+    read_jsonl,
+    staged_folder,
+    verify_checksums,
+    write_checksums,
+    write_json,
+    write_jsonl,
+)
+from stages.errors import StorageError, UsageError
+
+STORE_FILE = "store.json"
+TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """A stream as the store records it (see `stages.codec.base.StreamSpec`)."""
+
+    name: str
+    role: str
+    num_codebooks: int
+    frame_rate: float
+    hop_length: int
+    codebook_size: int
+
+
+@dataclass(frozen=True)
+class TokenUtterance:
+    """Tokens of one utterance: `text_tokens` [tokens] and `codes[stream]` [frames, codebooks], both uint16."""
+
+    id: str
+    duration: float
+    num_samples: int
+    speaker: str
+    text: str
+    split: str
+    text_tokens: np.ndarray
+    codes: dict[str, np.ndarray]
+
+
+class TokenStoreWriter:
+    """Write shards in any order, then `finish`. A shard that exists is never written again."""
+
+    def __init__(self, folder: str | Path, streams: list[StreamInfo]):
+        self.folder = Path(folder)
+        self.streams = streams
+
+    def has_shard(self, index: int) -> bool:
+        return is_complete(self._shard(index))
+
+    def write_shard(self, index: int, utterances: list[TokenUtterance]) -> None:
+        """Write one shard in a single rename; `utterances` may be empty."""
+        columns = ["text", *(stream.name for stream in self.streams)]
+        arrays = {name: [] for name in columns}
+        for utterance in utterances:
+            arrays["text"].append(_as_uint16(utterance.text_tokens, "text")[:, None])
+            for stream in self.streams:
+                arrays[stream.name].append(_as_uint16(utterance.codes[stream.name], stream.name))
+        offsets = np.zeros((len(utterances) + 1, len(columns)), dtype=np.int64)
+        for column, name in enumerate(columns):
+            offsets[1:, column] = np.cumsum([len(array) for array in arrays[name]], dtype=np.int64)
+        with staged_folder(self._shard(index)) as temporary:
+            for name, width in self._widths():
+                rows = arrays[name] or [np.zeros((0, width), np.uint16)]
+                np.save(temporary / f"{name}.npy", np.concatenate(rows))
+            np.save(temporary / "offsets.npy", offsets)
+            write_jsonl(temporary / "utterances.jsonl", [_facts(utterance) for utterance in utterances])
+
+    def finish(self, num_shards: int, facts: dict) -> None:
+        """Write `store.json` (streams, totals, fingerprints and what else `facts` says) and the checksums."""
+        totals = {"utterances": 0, "seconds": 0.0, "text_tokens": 0, **{f"{s.name}_frames": 0 for s in self.streams}}
+        digests = []
+        for index in range(num_shards):
+            shard = self._shard(index)
+            last = np.load(shard / "offsets.npy")[-1]
+            totals["text_tokens"] += int(last[0])
+            for column, stream in enumerate(self.streams, start=1):
+                totals[f"{stream.name}_frames"] += int(last[column])
+            rows = read_jsonl(shard / "utterances.jsonl")
+            totals["utterances"] += len(rows)
+            totals["seconds"] += sum(row["duration"] for row in rows)
+            digests.append(read_json(shard / "checksums.json")["files"])
+        totals["seconds"] = round(totals["seconds"], 6)
+        write_json(self.folder / STORE_FILE, {
+            "format_version": FORMAT_VERSION,
+            "streams": [asdict(stream) for stream in self.streams],
+            "num_shards": num_shards,
+            "totals": totals,
+            "fingerprint": fingerprint_of([digests, facts]),
+            **facts,
+        })
+        write_checksums(self.folder)
+
+    def _shard(self, index: int) -> Path:
+        return self.folder / f"shard-{index:05d}"
+
+    def _widths(self) -> list[tuple[str, int]]:
+        return [("text", 1), *((stream.name, stream.num_codebooks) for stream in self.streams)]
+
+
+def _facts(utterance: TokenUtterance) -> dict:
+    return {"id": utterance.id, "duration": utterance.duration, "num_samples": utterance.num_samples,
+            "speaker": utterance.speaker, "text": utterance.text, "split": utterance.split}
+
+
+def _as_uint16(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint16).max):
+        raise StorageError(f"stream `{name}` holds tokens outside 0..65535: {array.min()}..{array.max()}")
+    return array.astype(np.uint16)
+
+
+class TokenStore:
+    """Read access: `store[i]`, `len(store)`, `lengths(name)`. Shards are verified when the store is opened."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not (self.path / STORE_FILE).is_file():
+            raise UsageError(f"expected a finished token store (with `{STORE_FILE}`), got `{self.path}`",
+                             f"make one with: halle tokenize --codec CODEC --data DIR --out {self.path}")
+        self.facts = read_json(self.path / STORE_FILE)
+        self.streams = tuple(StreamInfo(**stream) for stream in self.facts["streams"])
+        verify_checksums(self.path)
+        self._shards = [_Shard(self.path / f"shard-{i:05d}", self.streams) for i in range(self.facts["num_shards"])]
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+
+    @property
+    def fingerprint(self) -> str:
+        return self.facts["fingerprint"]
+
+    @property
+    def codec_fingerprint(self) -> str:
+        return self.facts["codec_fingerprint"]
+
+    @property
+    def text_tokenizer_fingerprint(self) -> str:
+        return self.facts["text_tokenizer_fingerprint"]
+
+    @property
+    def text_tokenizer_path(self) -> Path:
+        return self.path / TEXT_TOKENIZER_FILE
+
+    def stream(self, name: str) -> StreamInfo | None:
+        """Return the stream called `name`, or None when this store has none."""
+        return next((stream for stream in self.streams if stream.name == name), None)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> TokenUtterance:
+        return self.utterance(index)
+
+    def utterance(self, index: int) -> TokenUtterance:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._shards[shard].utterance(index - int(self._starts[shard]))
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        """Facts of every utterance (id, duration, num_samples, speaker, text, split), in order."""
+        return [row for shard in self._shards for row in shard.rows]
+
+    def lengths(self, name: str) -> np.ndarray:
+        """Return the number of tokens (`text`) or frames (a stream's name) of every utterance, int64."""
+        return np.concatenate([shard.lengths(name) for shard in self._shards])
+
+
+class _Shard:
+    def __init__(self, path: Path, streams: tuple[StreamInfo, ...]):
+        self.rows = read_jsonl(path / "utterances.jsonl")
+        self._columns = ["text", *(stream.name for stream in streams)]
+        self._offsets = np.load(path / "offsets.npy", allow_pickle=False)
+        self._arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                        for name in self._columns}
+        self._check(path, streams)
+
+    def _check(self, path: Path, streams: tuple[StreamInfo, ...]) -> None:
+        expected = (len(self.rows) + 1, len(self._columns))
+        if self._offsets.shape != expected or (np.diff(self._offsets, axis=0) < 0).any():
+            raise StorageError(f"`{path / 'offsets.npy'}`: expected rising offsets of shape {expected}, "
+                               f"got shape {self._offsets.shape}", "run halle tokenize again")
+        widths = {"text": 1, **{stream.name: stream.num_codebooks for stream in streams}}
+        for column, name in enumerate(self._columns):
+            shape = (int(self._offsets[-1, column]), widths[name])
+            array = self._arrays[name]
+            if array.shape != shape or array.dtype != np.uint16:
+                raise StorageError(f"`{path / name}.npy`: expected uint16 {shape}, got {array.dtype} {array.shape}",
+                                   "run halle tokenize again")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def lengths(self, name: str) -> np.ndarray:
+        return np.diff(self._offsets[:, self._columns.index(name)])
+
+    def utterance(self, index: int) -> TokenUtterance:
+        start, stop = self._offsets[index], self._offsets[index + 1]
+        codes = {name: np.array(self._arrays[name][start[column]:stop[column]])
+                 for column, name in enumerate(self._columns)}
+        text_tokens = codes.pop("text")[:, 0]
+        return TokenUtterance(**self.rows[index], text_tokens=text_tokens, codes=codes)
+
+
+def open_store(path: str | Path) -> TokenStore:
+    """Open a finished token store, verifying its files."""
+    return TokenStore(path)

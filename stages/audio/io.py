@@ -1,0 +1,338 @@
+"""Read and write audio files, and say exactly what is wrong with those that cannot be read.
+
+Decoders are lenient: a truncated WAV reads as its first half, a damaged Ogg as a third, without a word.
+Whatever can be known is checked here, so that a file is either the whole recording or an `AudioError`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from stages.artifacts import storage
+from stages.errors import HalleError, UsageError
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000  # Hz; outside these a header is damaged
+MAX_CHANNELS = 8  # 7.1; more is not speech
+MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
+_READ_FRAMES = 1 << 18  # a block of all channels in memory at a time
+_STREAMING_SIZE = 0xFFFFFF00  # sizes from here on mean "not known when the header was written"
+_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG_LAYER_", "ALAC_")
+_ENCODINGS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".sph")
+
+
+class AudioError(HalleError):
+    """An audio file that cannot be used. `reason` is a code such as `TRUNCATED`, the same in every report."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path | str, reason: str, detail: str, hint: str | None = None):
+        super().__init__(f"`{path}`: {detail} ({reason})", hint)
+        self.path = Path(path)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says. `num_samples` is per channel at `sample_rate` Hz, `duration` in seconds."""
+
+    sample_rate: int
+    num_samples: int
+    duration: float
+    channels: int
+    subtype: str
+    format: str
+
+
+def audio_info(path: Path | str) -> AudioInfo:
+    """Describe an audio file without decoding it; raise `AudioError` if its header or size is wrong."""
+    path = Path(path)
+    size = _file_size(path)
+    with _open_sound(path, size) as sound:
+        return _describe(sound)
+
+
+def read_audio(
+    path: Path | str, sample_rate: int | None = None, start: float = 0.0, duration: float | None = None
+) -> np.ndarray:
+    """Return float32 samples [samples], mono (the mean of the channels), resampled when `sample_rate` is given.
+
+    `start` and `duration` are seconds in the file; without them the whole file is read. Raises `AudioError`
+    when the file is not complete, finite, plausible audio. Silence is not an error here: see `check_sound`.
+    """
+    path = Path(path)
+    size = _file_size(path)
+    with _open_sound(path, size) as sound:
+        info = _describe(sound)
+        first, count = _span(path, info, start, duration)
+        waveform = _decode(path, sound, info, first, count)
+    if _file_size(path) != size:
+        raise AudioError(path, "CHANGED", "the file changed while it was read")
+    _check_values(path, waveform)
+    if sample_rate is not None and sample_rate != info.sample_rate:
+        waveform = soxr.resample(waveform, info.sample_rate, sample_rate)
+    return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def check_sound(path: Path | str, waveform: np.ndarray, floor: float = 1e-4) -> None:
+    """Raise `AudioError` SILENT if no sample [samples] is louder than `floor` (-80 dB by default)."""
+    peak = float(np.abs(waveform).max()) if len(waveform) else 0.0
+    if peak <= floor:
+        raise AudioError(path, "SILENT", f"nothing is heard: the loudest sample is {peak:.2g}")
+
+
+def write_audio(path: Path | str, waveform: np.ndarray, sample_rate: int, comment: str | None = None) -> None:
+    """Write mono samples [samples] as 16-bit WAV or FLAC, Ogg Vorbis or MP3, by the path's suffix.
+
+    The file appears complete or not at all. Samples outside -1..1 are clipped. `comment` goes into the
+    file's metadata. Raises `UsageError` for another suffix or a sample rate that the format cannot hold.
+    """
+    path = Path(path)
+    storage.write_bytes(path, encode_audio(waveform, sample_rate, path.suffix, comment, path))
+
+
+def encode_audio(
+    waveform: np.ndarray, sample_rate: int, suffix: str, comment: str | None = None, path: Path | str = "audio"
+) -> bytes:
+    """Return the bytes of an audio file; `path` only names it in errors. See `write_audio`."""
+    samples = np.asarray(waveform, dtype=np.float32)
+    if samples.ndim != 1:
+        raise ValueError(f"expected samples [samples], got shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "NON_FINITE", "refused to write samples that are not finite")
+    if suffix.lower() not in _ENCODINGS:
+        raise UsageError(f"expected an audio file ending in {', '.join(_ENCODINGS)}, got `{path}`")
+    container, subtype = _ENCODINGS[suffix.lower()]
+    buffer = io.BytesIO()
+    try:
+        with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=container) as sound:
+            if comment:
+                sound.comment = comment
+            # Blocks: libsndfile's Vorbis encoder keeps a whole write on its stack.
+            for first in range(0, len(samples), _READ_FRAMES):
+                sound.write(samples[first : first + _READ_FRAMES])
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise UsageError(f"cannot write `{path}` as {container} at `{sample_rate}` Hz: {error}") from error
+    return buffer.getvalue()
+
+
+def _file_size(path: Path) -> int:
+    """Return the size in bytes of a regular file; asked before opening, since opening a FIFO blocks."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise AudioError(path, "NOT_REGULAR", "a symbolic link to a file that does not exist") from None
+        raise AudioError(path, "MISSING", "no such file") from None
+    except PermissionError:
+        raise AudioError(path, "DENIED", "no permission to read it") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(path, "NOT_REGULAR", f"not a file: {error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise AudioError(path, "NOT_REGULAR", f"expected a regular file, got {kind}")
+    if status.st_size == 0:
+        raise AudioError(path, "EMPTY_FILE", "the file has no bytes")
+    return status.st_size
+
+
+def _open_sound(path: Path, size: int) -> soundfile.SoundFile:
+    source, head = _inspect(path, size)
+    try:
+        sound = soundfile.SoundFile(source)
+    except soundfile.LibsndfileError as error:
+        if error.code == 1:  # SF_ERR_UNRECOGNISED_FORMAT
+            raise AudioError(path, "NOT_AUDIO", f"not an audio file; it looks like {_guess(head)}") from error
+        raise AudioError(path, "DECODE_ERROR", f"the decoder says: {error.error_string}") from error
+    except (struct.error, TypeError, ValueError, ZeroDivisionError) as error:
+        raise AudioError(path, "DECODE_ERROR", f"the header makes no sense: {error}") from error
+    try:
+        _check_header(path, sound)
+    except AudioError:
+        sound.close()
+        raise
+    return sound
+
+
+def _inspect(path: Path, size: int) -> tuple[bytes | str | BinaryIO, bytes]:
+    """Return what to open, and the first bytes. A WAV whose sizes were never filled in is mended in memory."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            chunks = _wav_chunks(file, size) if head[:4] in (b"RIFF", b"RF64") else {}
+            if head[:4] == b"RIFF":
+                mended = _check_wav(path, file, head, chunks, size)
+                if mended is not None:
+                    return mended, head
+    except PermissionError:
+        raise AudioError(path, "DENIED", "no permission to read it") from None
+    except OSError as error:
+        raise AudioError(path, "DECODE_ERROR", f"reading failed: {error}") from error
+    _check_declared_size(path, head, size)
+    # Bytes reach file names that are not valid text; Windows wants a str.
+    return (str(path) if os.name == "nt" else os.fsencode(path)), head
+
+
+def _wav_chunks(file: BinaryIO, size: int) -> dict[bytes, tuple[int, int]]:
+    """Map chunk names to (offset of the content, declared bytes), up to the sound itself."""
+    chunks: dict[bytes, tuple[int, int]] = {}
+    position = 12
+    while position + 8 <= size and b"data" not in chunks:
+        file.seek(position)
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        name, length = struct.unpack("<4sI", header)
+        chunks[name] = (position + 8, length)
+        position += 8 + length + length % 2
+    return chunks
+
+
+def _check_wav(
+    path: Path, file: BinaryIO, head: bytes, chunks: dict[bytes, tuple[int, int]], size: int
+) -> BinaryIO | None:
+    """Check what the decoder would accept in silence; return mended contents of a WAV written to a pipe."""
+    if b"fmt " in chunks:
+        file.seek(chunks[b"fmt "][0])
+        fields = file.read(8)
+        if len(fields) == 8:
+            _, channels, sample_rate = struct.unpack("<HHI", fields)
+            _check_format(path, sample_rate, channels)
+    (riff_size,) = struct.unpack("<I", head[4:8].ljust(4, b"\0"))
+    offset, length = chunks.get(b"data", (size, 0))
+    unknown = riff_size >= _STREAMING_SIZE or riff_size + 8 <= offset
+    if length == 0 and offset < size and unknown:
+        return _mend_wav(file, offset, size)
+    if length < _STREAMING_SIZE and offset + length > size:
+        raise _truncated(path, offset + length, size)
+    return None
+
+
+def _mend_wav(file: BinaryIO, offset: int, size: int) -> BinaryIO:
+    """Copy a WAV that was written to a pipe, with the sizes that its header should have had."""
+    file.seek(0)
+    content = bytearray(file.read())
+    struct.pack_into("<I", content, 4, size - 8)
+    struct.pack_into("<I", content, offset - 4, size - offset)
+    return io.BytesIO(bytes(content))
+
+
+def _check_declared_size(path: Path, head: bytes, size: int) -> None:
+    """Compare the size in a RIFF, RF64 or AIFF header with the file's; one byte of padding may be missing."""
+    if len(head) < 12:
+        return
+    declared = {
+        b"RIFF": struct.unpack("<I", head[4:8])[0],
+        b"FORM": struct.unpack(">I", head[4:8])[0],
+        b"RF64": struct.unpack("<Q", head[20:28])[0] if len(head) >= 28 else 0,
+    }.get(head[:4], 0)
+    if head[:4] != b"RF64" and declared >= _STREAMING_SIZE:
+        return
+    if declared + 8 > size + 1:
+        raise _truncated(path, declared + 8, size)
+
+
+def _truncated(path: Path, expected: int, actual: int) -> AudioError:
+    return AudioError(path, "TRUNCATED", f"expected {expected} bytes by its header, got {actual}")
+
+
+def _check_format(path: Path, sample_rate: int, channels: int) -> None:
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        expected = f"expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        raise AudioError(path, "BAD_RATE", f"{expected}, got `{sample_rate}`")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(path, "BAD_CHANNELS", f"expected 1 to {MAX_CHANNELS} channels, got `{channels}`")
+
+
+def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
+    _check_format(path, sound.samplerate, sound.channels)
+    if not sound.subtype.startswith(_CODECS):
+        # Block codecs such as ADPCM have a history of crashing decoders; no speech corpus needs them.
+        raise AudioError(path, "CODEC_REFUSED", f"the encoding `{sound.subtype}` is not accepted")
+    if sound.frames <= 0 and sound.format == "OGG":
+        raise AudioError(path, "DECODE_SHORT", "the stream ends before its first sample")
+    if sound.frames <= 0:
+        raise AudioError(path, "NO_SAMPLES", "it has a header but no samples")
+
+
+def _describe(sound: soundfile.SoundFile) -> AudioInfo:
+    return AudioInfo(
+        sample_rate=sound.samplerate,
+        num_samples=sound.frames,
+        duration=sound.frames / sound.samplerate,
+        channels=sound.channels,
+        subtype=sound.subtype,
+        format=sound.format,
+    )
+
+
+def _span(path: Path, info: AudioInfo, start: float, duration: float | None) -> tuple[int, int]:
+    """Return the first sample and the number of samples that `start` and `duration` (seconds) stand for."""
+    first = round(start * info.sample_rate)
+    count = info.num_samples - first if duration is None else round(duration * info.sample_rate)
+    # A manifest's seconds are rounded: up to 10 ms too many are forgiven.
+    slack = info.sample_rate // 100
+    if first < 0 or count <= 0 or first + count > info.num_samples + slack:
+        end = "its end" if duration is None else f"{start + duration:.3f} s"
+        detail = f"expected a part of its {info.duration:.3f} s, got {start:.3f} s to {end}"
+        raise AudioError(path, "OUT_OF_FILE", detail)
+    return first, min(count, info.num_samples - first)
+
+
+def _decode(path: Path, sound: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
+    """Return `count` mono samples from sample `first` on, a block at a time."""
+    blocks, missing = [], count
+    try:
+        if first:
+            sound.seek(first)
+        while missing > 0:
+            block = sound.read(min(missing, _READ_FRAMES), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block.mean(axis=1, dtype=np.float32) if info.channels > 1 else block[:, 0])
+            missing -= len(block)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(path, "DECODE_ERROR", f"the decoder says: {error}") from error
+    if missing > 0:
+        reason = "TRUNCATED" if info.format == "MP3" else "DECODE_SHORT"
+        raise AudioError(path, reason, f"expected {count} samples by its header, decoded {count - missing}")
+    return np.concatenate(blocks)
+
+
+def _check_values(path: Path, waveform: np.ndarray) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(waveform)))
+    if bad:
+        raise AudioError(path, "NON_FINITE", f"{bad} of {len(waveform)} samples are not finite")
+    peak = float(np.abs(waveform).max())
+    if peak > MAX_PEAK:
+        raise AudioError(path, "OUT_OF_RANGE", f"expected samples in -1..1, got a peak of {peak:.4g}")
+
+
+def _guess(head: bytes) -> str:
+    """Name what a file that is no audio looks like."""
+    start = head.lstrip()[:256].lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "text/html"
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer (run `git lfs pull`)"
+    try:
+        head[:1024].decode("utf-8")
+    except UnicodeDecodeError:
+        return "binary data of another kind"
+    return "binary data of another kind" if b"\0" in head else "text"

@@ -1,0 +1,1 @@
+"""Neural audio codecs: latents, quantizers, decoders and the losses that train them."""

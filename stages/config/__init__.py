@@ -1,0 +1,1 @@
+"""Settings: architectures, runs, presets and how they are merged. No numerical library here."""

@@ -1,0 +1,190 @@
+"""Architectures: what a checkpoint must know to be built again.
+
+Defaults are the paper's (HALL-E, ICLR 2025). A value that the paper's text does not give is
+marked "inferred" with its source; all of them are settings.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import lcm
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Immutable settings that refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SEANetConfig(Settings):
+    """Convolutional encoder and decoder. Inferred values are Audiocraft's EnCodec defaults."""
+
+    sample_rate: int = Field(24_000, gt=0)  # section 7.1
+    ratios: tuple[int, ...] = (10, 5, 5, 2)  # appendix A.1, decoder order: hop 500, 48 Hz
+    latent_dim: int = Field(128, gt=0)  # inferred
+    base_filters: int = Field(32, gt=0)  # inferred; doubles at every ratio
+    num_residual_layers: int = Field(1, ge=1)  # inferred
+    kernel_size: int = 7  # inferred
+    last_kernel_size: int = 7  # inferred
+    residual_kernel_size: int = 3  # inferred
+    dilation_base: int = 2  # inferred; unused with one residual layer
+    compress: int = 2  # inferred
+    lstm_layers: int = Field(2, ge=0)  # inferred
+    causal: bool = True  # inferred: the 24 kHz recipe
+    pad_mode: Literal["constant", "reflect"] = "constant"  # inferred
+    true_skip: bool = True  # inferred: identity skip
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        product = 1
+        for ratio in self.ratios:
+            product *= ratio
+        return product
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, exact for every rate the paper uses."""
+        return float(Fraction(self.sample_rate, self.hop_length))
+
+
+class QuantizerConfig(Settings):
+    """Vector quantization by exponential moving averages, shared by every codebook of a codec."""
+
+    codebook_size: int = Field(1024, ge=2)  # from the bit rate
+    decay: float = Field(0.99, gt=0, lt=1)  # inferred
+    epsilon: float = Field(1e-5, gt=0)  # inferred
+    kmeans_iterations: int = Field(50, ge=1)  # inferred
+    kmeans_vectors_per_code: int = Field(8, ge=1)  # ours: enough vectors before k-means
+    dead_code_ratio: float = Field(0.1, ge=0, lt=1)  # ours: share of the expected use below which a code is revived
+
+
+class BlockConfig(Settings):
+    """One LRVQ block of Definition 2. The last block has `quant = post = 0`: only its PreQ is used."""
+
+    stride: int = Field(ge=1, description="latent frames a frame of this block: 48 Hz / s_k")
+    pre: int = Field(ge=1, description="alpha_k, codebooks of PreQ")
+    quant: int = Field(ge=0, description="beta_k, codebooks of Quant")
+    post: int = Field(ge=0, description="gamma_k, codebooks of PostQ")
+
+
+# Table 1: 8, 16, 24 and 48 Hz out of 48 Hz latents.
+TABLE_1 = (
+    BlockConfig(stride=6, pre=1, quant=6, post=1),
+    BlockConfig(stride=3, pre=2, quant=6, post=2),
+    BlockConfig(stride=2, pre=2, quant=4, post=2),
+    BlockConfig(stride=1, pre=3, quant=0, post=0),
+)
+
+
+class MRVQConfig(Settings):
+    """The multi-resolution residual vector quantizer of Definition 1."""
+
+    blocks: tuple[BlockConfig, ...] = TABLE_1
+    lstm_layers: int = Field(2, ge=1)  # section 4.1: two bi-LSTM layers
+    kernel_per_stride: int = Field(2, ge=1)  # inferred: SEANet's own convention
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> MRVQConfig:
+        *inner, last = self.blocks
+        if any(block.quant == 0 or block.post == 0 for block in inner):
+            raise ValueError("every block but the last needs Quant and PostQ codebooks (quant > 0, post > 0)")
+        if last.quant or last.post or last.stride != 1:
+            raise ValueError("the last block runs at the latent rate with its PreQ alone (stride 1, quant 0, post 0)")
+        strides = [block.stride for block in self.blocks]
+        if strides != sorted(strides, reverse=True) or len(set(strides)) != len(strides):
+            raise ValueError(f"frame rates must rise from block to block, so strides must fall; got {strides}")
+        return self
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def alignment_frames(self) -> int:
+        """Latent frames after which every block's frames line up: 6 for Table 1."""
+        return lcm(*(block.stride for block in self.blocks))
+
+    @property
+    def fld_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Student blocks s and teacher codebooks t of equation 14: (1,1), (2,3), (3,5), (4,8) for Table 1.
+
+        Cumulative PostQ codebooks; the last block counts its PreQ, since c_K = a_K.
+        """
+        pairs, total = [], 0
+        for index, block in enumerate(self.blocks, start=1):
+            total += block.post or block.pre
+            pairs.append((index, total))
+        return tuple(pairs)
+
+    @property
+    def num_teacher_codebooks(self) -> int:
+        """Codebooks that the teacher must have: 8 for Table 1."""
+        return self.fld_pairs[-1][1]
+
+    @property
+    def num_levels(self) -> int:
+        """Steps of the NAR model: PreQ codebooks of blocks 2..K, 7 for Table 1."""
+        return sum(block.pre for block in self.blocks[1:])
+
+    def bits_per_second(self, latent_rate: float, codebook_size: int) -> float:
+        """Transmitted bits: only b_1..b_K count (3840 for Table 1 at 48 Hz and 1024 entries)."""
+        bits = (codebook_size - 1).bit_length()
+        return sum((block.quant or block.pre) * latent_rate / block.stride * bits for block in self.blocks)
+
+
+class CodecConfig(Settings):
+    """A residual-VQ codec (`mrvq` is None) or its multi-resolution successor."""
+
+    arch: Literal["encodec"] = "encodec"
+    seanet: SEANetConfig = SEANetConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    num_codebooks: int = Field(8, ge=1)  # section 4.2: teacher codebooks 1..8
+    mrvq: MRVQConfig | None = None
+
+    @property
+    def bits_per_second(self) -> float:
+        rate, size = self.seanet.frame_rate, self.quantizer.codebook_size
+        if self.mrvq is not None:
+            return self.mrvq.bits_per_second(rate, size)
+        return self.num_codebooks * rate * (size - 1).bit_length()
+
+
+class TransformerConfig(Settings):
+    """Pre-norm transformer; defaults are Table 13."""
+
+    dim: int = Field(1280, gt=0)
+    num_heads: int = Field(20, gt=0)
+    num_layers: int = Field(36, gt=0)
+    ffn_dim: int = Field(5120, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)  # inferred
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> TransformerConfig:
+        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+            raise ValueError(f"dim must be num_heads times an even head size, got {self.dim} and {self.num_heads}")
+        return self
+
+
+class ARConfig(Settings):
+    """Text prefix, then `num_codebooks` delayed streams at the lowest frame rate."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    num_codebooks: int = Field(6, ge=1)  # beta_1; 1 for VALL-E
+    codebook_size: int = Field(1024, ge=2)
+    text_vocab_size: int = Field(258, ge=4)  # Table 13
+    text_attention: Literal["causal", "bidirectional"] = "causal"  # inferred: Audiocraft's mask
+
+
+class NARConfig(Settings):
+    """Levels of codes from accumulated latents and text. Table 14 is lost: 1024/16/24 is inferred."""
+
+    transformer: TransformerConfig = TransformerConfig(dim=1024, num_heads=16, num_layers=24, ffn_dim=4096)
+    num_levels: int = Field(7, ge=1)
+    codebook_size: int = Field(1024, ge=2)
+    latent_dim: int = Field(128, ge=1)
+    text_vocab_size: int = Field(258, ge=4)
+    text_mode: Literal["cross", "prefix"] = "cross"  # section 5: HALL-E cross-attends, VALL-E prepends

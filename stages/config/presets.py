@@ -1,0 +1,80 @@
+"""Named sizes. `paper` is the paper's; the others are the paper's with fields replaced.
+
+`single-gpu` fits one 24 GB card, `mini` trains on two CPU cores in hours, `smoke` in a minute a stage
+(it shows that the chain runs; it does not learn to speak).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SMOKE_SEANET = {"base_filters": 8, "latent_dim": 32, "lstm_layers": 1}
+_SMOKE_QUANTIZER = {"codebook_size": 128, "kmeans_iterations": 10, "kmeans_vectors_per_code": 4}
+_SMOKE_DISCRIMINATOR = {"filters": 4, "fft_sizes": [1024, 512, 256]}
+_SMOKE_TRANSFORMER = {"dim": 128, "num_heads": 2, "num_layers": 3, "ffn_dim": 512}
+_SMOKE_TRAINING = {"log_every": 5, "validate_every": 50, "validation_items": 8, "save_every": 50}
+
+_MINI_SEANET = {"base_filters": 16, "latent_dim": 64}
+_MINI_DISCRIMINATOR = {"filters": 8}
+_MINI_TRANSFORMER = {"dim": 256, "num_heads": 4, "num_layers": 6, "ffn_dim": 1024}
+_MINI_TRAINING = {"save_every": 200, "validate_every": 500}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {},
+    "single-gpu": {
+        "train-codec": {"training": {"batch_size": 64, "learning_rate": 3e-4}},
+        "mreq": {"training": {"batch_size": 64}},
+        "train-ar": {
+            "model": {"transformer": {"dim": 1024, "num_heads": 16, "num_layers": 16, "ffn_dim": 4096}},
+            "training": {"batch_tokens": 16_000, "precision": "bf16"},
+        },
+        "train-nar": {
+            "model": {"transformer": {"dim": 768, "num_heads": 12, "num_layers": 12, "ffn_dim": 3072}},
+            "training": {"batch_tokens": 16_000, "precision": "bf16"},
+        },
+    },
+    "mini": {
+        "train-codec": {
+            "codec": {"seanet": _MINI_SEANET}, "discriminator": _MINI_DISCRIMINATOR,
+            "training": {"steps": 20_000, "batch_size": 16, "learning_rate": 3e-4, **_MINI_TRAINING},
+        },
+        "mreq": {
+            "discriminator": _MINI_DISCRIMINATOR, "crop_seconds": 2.0,
+            "training": {"steps": 20_000, "batch_size": 16, "learning_rate": 3e-4, **_MINI_TRAINING},
+        },
+        "tokenize": {"shard_utterances": 500},
+        "train-ar": {
+            "model": {"transformer": _MINI_TRANSFORMER},
+            "training": {"steps": 20_000, "batch_tokens": 4000, "learning_rate": 5e-4, "warmup_steps": 200,
+                         **_MINI_TRAINING},
+        },
+        "train-nar": {
+            "model": {"transformer": _MINI_TRANSFORMER}, "window_seconds": 10.0,
+            "training": {"steps": 20_000, "batch_tokens": 4000, "learning_rate": 5e-4, "warmup_steps": 200,
+                         **_MINI_TRAINING},
+        },
+    },
+    "smoke": {
+        "curate": {"min_seconds": 2.0},
+        "train-codec": {
+            "codec": {"seanet": _SMOKE_SEANET, "quantizer": _SMOKE_QUANTIZER},
+            "discriminator": _SMOKE_DISCRIMINATOR,
+            "training": {"steps": 150, "batch_size": 8, "learning_rate": 1e-3, **_SMOKE_TRAINING},
+        },
+        "mreq": {
+            "discriminator": _SMOKE_DISCRIMINATOR, "crop_seconds": 2.0,
+            "training": {"steps": 100, "batch_size": 8, "learning_rate": 1e-3, **_SMOKE_TRAINING},
+        },
+        "tokenize": {"shard_utterances": 50},
+        "train-ar": {
+            "model": {"transformer": _SMOKE_TRANSFORMER},
+            "training": {"steps": 200, "batch_tokens": 2000, "learning_rate": 1e-3, "warmup_steps": 10,
+                         **_SMOKE_TRAINING},
+        },
+        "train-nar": {
+            "model": {"transformer": _SMOKE_TRANSFORMER}, "window_seconds": 4.0,
+            "training": {"steps": 150, "batch_tokens": 3000, "learning_rate": 1e-3, "warmup_steps": 10,
+                         **_SMOKE_TRAINING},
+        },
+    },
+}

@@ -1,0 +1,224 @@
+"""Settings of a run of each stage.
+
+Identity fields (architecture, losses, data, seed) decide what a run computes and may not change when it is
+continued; fields marked `running` (paths, device, logging, number of steps) may.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
+
+
+def running(default: Any = ..., **constraints: Any) -> Any:
+    """Declare a field that may change between the runs that make one result."""
+    return Field(default, json_schema_extra={"running": True}, **constraints)
+
+
+class RunConfig(Settings):
+    """What every stage takes."""
+
+    out: str = running("", description="folder or file to write")
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = running("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    restart: bool = running(False, description="move an old result aside and begin again")
+    allow_change: tuple[str, ...] = running((), description="identity fields that may differ from the old run's")
+    max_bad: str = running("10%", description="bad inputs allowed: a count, or a share of all such as 1%")
+
+
+class TrainingConfig(Settings):
+    """Settings of the training loop."""
+
+    steps: int = running(100_000, ge=1)  # section 7.1
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    schedule_steps: int | None = Field(None, ge=1, description="steps of the cosine; by default the number of steps")
+    warmup_steps: int = Field(0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm, per optimizer")
+    accumulation: int = Field(1, ge=1, description="micro-batches a step")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="moving average of the weights that are exported")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    log_every: int = running(10, ge=1)
+    validate_every: int = running(1000, ge=1)
+    validation_items: int = running(16, ge=1)
+    save_every: int = running(1000, ge=1)
+    keep_checkpoints: int = running(2, ge=1)
+
+
+class CurateConfig(RunConfig):
+    """Recordings with transcripts to a manifest."""
+
+    source: str = running("")
+    layout: str = "auto"
+    sample_rate: int = Field(24_000, ge=8000)  # section 7.1
+    min_rate: int = Field(16_000, ge=1, description="recordings below this sample rate are rejected")
+    min_seconds: float = Field(3.0, ge=0)  # section 6
+    max_seconds: float = Field(90.0, gt=0)  # section 6: 90 or 180
+    join_seconds: tuple[float, float] | None = None
+    join_pause_seconds: tuple[float, float] = (0.2, 0.6)
+    clips: Literal["flac", "reference"] = "flac"
+    validation_share: float = Field(0.02, ge=0, lt=1)
+    test_share: float = Field(0.05, ge=0, lt=1)
+
+
+class CodecLossWeights(Settings):
+    """Audiocraft's weights (inferred: Table 11 is lost); the first four are gradient shares of the balancer."""
+
+    l1: float = Field(0.1, ge=0)
+    mel: float = Field(2.0, ge=0)
+    adversarial: float = Field(4.0, ge=0)
+    feature: float = Field(4.0, ge=0)
+    commitment: float = Field(1.0, ge=0)
+
+
+class DiscriminatorConfig(Settings):
+    """Multi-scale STFT discriminator (inferred: Audiocraft's)."""
+
+    filters: int = Field(32, ge=1)
+    fft_sizes: tuple[int, ...] = (1024, 2048, 512, 256, 128)
+    warmup_steps: int = Field(0, ge=0, description="steps before the adversarial losses reach the codec")
+
+
+class CodecTrainingConfig(TrainingConfig):
+    """Adam as in section 7.1; betas and the moving average are Audiocraft's."""
+
+    learning_rate: float = Field(9e-4, gt=0)  # section 7.1
+    betas: tuple[float, float] = (0.5, 0.9)  # inferred
+    clip_norm: float | None = Field(None, gt=0)  # inferred: off
+    ema_decay: float | None = Field(0.99, gt=0, lt=1)  # inferred
+    batch_size: int = Field(704, ge=1, description="crops a step, over all processes")  # section 7.1
+
+
+class TrainCodecConfig(RunConfig):
+    """A manifest to a 48 Hz residual-VQ codec."""
+
+    data: str = running("")
+    codec: CodecConfig = CodecConfig()
+    crop_seconds: float = Field(1.0, gt=0)  # inferred
+    losses: CodecLossWeights = CodecLossWeights()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    training: CodecTrainingConfig = CodecTrainingConfig()
+
+
+class MReQLossWeights(CodecLossWeights):
+    """L_NAC + FLD + HSR. The paper's weights of FLD and HSR are lost: 1 is a placeholder to be measured."""
+
+    fld: tuple[float, ...] | float = 1.0  # one for all pairs of equation 14, or one each
+    hsr: tuple[float, ...] | float = 1.0  # one for all blocks of equation 17, or one each
+
+
+class MReQConfig(RunConfig):
+    """A codec to its multi-resolution successor."""
+
+    teacher: str = running("")
+    data: str = running("")
+    mrvq: MRVQConfig = MRVQConfig()
+    init_codebooks: Literal["teacher", "kmeans"] = "teacher"  # inferred
+    crop_seconds: float = Field(1.0, gt=0)  # inferred
+    losses: MReQLossWeights = MReQLossWeights()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    training: CodecTrainingConfig = CodecTrainingConfig(steps=160_000, learning_rate=3e-4, batch_size=160)  # 7.1
+
+
+class TokenizeConfig(RunConfig):
+    """A manifest and a codec to a token store."""
+
+    codec: str = running("")
+    data: str = running("")
+    text_tokenizer: str | None = running(None, description="reuse this tokenizer instead of learning one")
+    text_vocab_size: int = Field(258, ge=8)  # Table 13
+    lowercase: bool = True  # inferred
+    unknown_characters: Literal["skip", "drop", "fail"] = "skip"
+    shard_utterances: int = Field(1000, ge=1)
+    batch_seconds: float = running(60.0, gt=0, description="audio encoded at once")
+
+
+class LMTrainingConfig(TrainingConfig):
+    """AdamW, 1e-4 annealed along a cosine (section 7.1); the rest is inferred from MusicGen."""
+
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = Field(0.1, ge=0)
+    batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes")
+
+
+class TrainARConfig(RunConfig):
+    """A token store to the AR language model."""
+
+    tokens: str = running("")
+    system: Literal["halle", "valle"] | None = None
+    init: str | None = None
+    model: ARConfig = ARConfig()
+    training: LMTrainingConfig = LMTrainingConfig()
+
+
+class TrainNARConfig(RunConfig):
+    """A token store and its codec to the NAR language model."""
+
+    tokens: str = running("")
+    codec: str = running("")
+    system: Literal["halle", "valle"] | None = None
+    init: str | None = None
+    model: NARConfig = NARConfig()
+    window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
+    prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
+    no_prompt_probability: float = Field(0.1, ge=0, le=1)  # inferred
+    training: LMTrainingConfig = LMTrainingConfig()
+
+
+class SamplingConfig(Settings):
+    """How codes are drawn. The paper's settings are not given; top-k 250 at temperature 1 is MusicGen's."""
+
+    temperature: float = Field(1.0, ge=0, description="0 takes the most likely code")
+    top_k: int = Field(250, ge=0, description="0 keeps all")
+    top_p: float = Field(1.0, gt=0, le=1)
+    nar_temperature: float = Field(0.0, ge=0)
+
+
+class SpeechConfig(RunConfig):
+    """What `synth` and `eval` share: the model and how it is sampled."""
+
+    model: str | None = running(None)
+    codec: str | None = running(None)
+    ar: str | None = running(None)
+    nar: str | None = running(None)
+    sampling: SamplingConfig = SamplingConfig()
+    max_seconds: float | None = Field(None, gt=0, description="longest speech; by default what the AR was trained on")
+    window_seconds: float | None = Field(None, gt=0, description="by default the NAR's own")
+    slide_seconds: float = Field(5.0, gt=0)  # appendix A.2
+    window_mode: Literal["center", "paper"] = "center"
+    prompt_seconds: float = Field(3.0, gt=0)  # section 7.1; the least and, for eval, the exact length
+    transcriber: str = "pocketsphinx"
+
+
+class SynthConfig(SpeechConfig):
+    """Text and a reference recording to speech."""
+
+    text: str | None = None
+    say: str | None = None
+    prompt: str = ""
+    prompt_text: str | None = None
+    max_prompt_seconds: float = Field(10.0, gt=0)
+    allow_unfinished: bool = False
+
+
+class EvalConfig(SpeechConfig):
+    """A test set to scores."""
+
+    set: str = ""
+    data_root: str | None = running(None)
+    hypotheses: str | None = None
+    setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
+    max_items: int | None = Field(None, ge=1)
+    bootstrap_samples: int = Field(1000, ge=10)
+    allow_unfinished: bool = running(True)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> EvalConfig:
+        if self.hypotheses and (self.model or self.codec or self.ar or self.nar):
+            raise ValueError("give either a model or --hypotheses, not both")
+        return self

@@ -1,0 +1,1 @@
+"""Scores of synthesised or reconstructed speech."""

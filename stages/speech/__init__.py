@@ -1,0 +1,1 @@
+"""Pretrained speech helpers behind small interfaces."""
