@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import sys
 from collections.abc import Iterator
@@ -172,4 +173,4 @@ class MetricsLog:
 def _json_number(value: float) -> float | None:
     """JSON has no NaN; six significant digits are enough for a curve."""
     value = float(value)
-    return json.loads(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
+    return json.loads(f"{value:.6g}") if math.isfinite(value) else None

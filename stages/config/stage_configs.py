@@ -26,7 +26,13 @@ class RunConfig(Settings):
     device: str = running("auto", description="auto, cpu, cuda, cuda:1 or mps")
     restart: bool = running(False, description="move an old result aside and begin again")
     allow_change: tuple[str, ...] = running((), description="identity fields that may differ from the old run's")
-    max_bad: str = running("10%", description="bad inputs allowed: a count, or a share of all such as 1%")
+    max_bad: str = running("10%", pattern=r"^\d+(\.\d+)?%$|^\d+$", description="bad inputs allowed: a count, or 1%")
+
+    def bad_allowed(self, total: int) -> int:
+        """Return how many of `total` inputs `max_bad` lets be bad."""
+        if self.max_bad.endswith("%"):
+            return int(float(self.max_bad[:-1]) / 100 * total)
+        return int(self.max_bad)
 
 
 class TrainingConfig(Settings):
@@ -53,17 +59,49 @@ class TrainingConfig(Settings):
 class CurateConfig(RunConfig):
     """Recordings with transcripts to a manifest."""
 
-    source: str = running("")
-    layout: str = "auto"
+    source: str = running("", description="folder, wav|text list, or the name of a Hugging Face dataset")
+    layout: Literal[
+        "auto", "manifest", "audiofolder", "list", "ljspeech", "librispeech", "libritts", "vctk", "dataset"
+    ] = "auto"
+    encoding: str = Field("utf-8", description="of metadata and transcripts; latin-1 for old corpora")
+    speaker: str | None = Field(None, description="the speaker of recordings that name none")
+    list_columns: str | None = Field(None, description="columns of a list, such as `wav|speaker|text`")
+    list_root: str | None = running(None, description="where a list's paths start; by default the list's folder")
+    dataset_config: str | None = Field(None, description="configuration of a Hugging Face dataset, such as `clean`")
+    follow_links: bool = Field(False, description="accept symbolic links that leave the source folder")
     sample_rate: int = Field(24_000, ge=8000)  # section 7.1
     min_rate: int = Field(16_000, ge=1, description="recordings below this sample rate are rejected")
-    min_seconds: float = Field(3.0, ge=0)  # section 6
+    min_seconds: float = Field(3.0, ge=0)  # section 6; of what is written: joined pieces may be shorter
     max_seconds: float = Field(90.0, gt=0)  # section 6: 90 or 180
+    max_offset: float = Field(0.05, gt=0, le=1, description="largest mean sample (DC), of full scale 1")
+    min_chars_per_second: float = Field(2.0, ge=0)  # ours: slow single words have about 3
+    max_chars_per_second: float = Field(35.0, gt=0)  # ours: fast speech has about 25
+    rate_outlier_mads: float = Field(6.0, gt=0, description="median absolute deviations of the log text rate")
     join_seconds: tuple[float, float] | None = None
     join_pause_seconds: tuple[float, float] = (0.2, 0.6)
     clips: Literal["flac", "reference"] = "flac"
     validation_share: float = Field(0.02, ge=0, lt=1)
     test_share: float = Field(0.05, ge=0, lt=1)
+    holdout_speakers: tuple[str, ...] = Field((), description="the test split is all of these speakers and no other")
+    workers: int = running(0, ge=0, description="threads that decode; 0 takes one a processor")
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> CurateConfig:
+        for name in ("join_seconds", "join_pause_seconds"):
+            least, most = getattr(self, name) or (0.0, 0.0)
+            if not 0 <= least <= most:
+                raise ValueError(f"`{name}` should rise from at least 0, got {least:g} to {most:g}")
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds should not exceed max_seconds, got {self.min_seconds:g} and {self.max_seconds:g}")
+        if self.min_chars_per_second >= self.max_chars_per_second:
+            raise ValueError("min_chars_per_second should be below max_chars_per_second")
+        if self.join_seconds and self.join_seconds[1] > self.max_seconds:
+            raise ValueError(f"join_seconds should stay below max_seconds, got {self.join_seconds[1]:g} and {self.max_seconds:g}")
+        if self.join_seconds and self.clips == "reference":
+            raise ValueError("joined utterances are new recordings: join_seconds needs `clips` to be flac, got reference")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share should leave something to train on")
+        return self
 
 
 class CodecLossWeights(Settings):

@@ -1,0 +1,234 @@
+"""The commands: options to settings to `stages.<module>.run`. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+STAGES = "Stages, in data order"
+HELPERS = "Helpers"
+
+app = typer.Typer(
+    name="halle",
+    help="HALL-E: minute-long zero-shot text-to-speech from codec tokens at 8 Hz.\n\n"
+         "Each stage reads files and writes files; run the same command again to continue what was interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text)
+
+
+def common_options(
+    preset: Annotated[str, _option("Size of everything: paper, single-gpu, mini or smoke.")] = "mini",
+    config: Annotated[str | None, _option("YAML file of settings (or of one section a stage).")] = None,
+    override: Annotated[list[str] | None, _option("Change one setting: dotted.key=value.", "-O", "--override")] = None,
+    seed: Annotated[int | None, _option("Everything random follows from it.")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1 or mps.")] = None,
+    max_bad: Annotated[str | None, _option("Bad inputs allowed: a count, or a share such as 1%.")] = None,
+    restart: Annotated[bool, _option("Move an old result aside and begin again.", "--restart")] = False,
+    allow_change: Annotated[list[str] | None, _option("An identity setting that may differ from the old run's.")] = None,
+    dry_run: Annotated[bool, _option("Check the inputs, show settings and plan, do nothing.", "--dry-run")] = False,
+    json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
+    verbose: Annotated[bool, _option("Say more.", "-v", "--verbose")] = False,
+    quiet: Annotated[bool, _option("Only results and errors.", "-q", "--quiet")] = False,
+    debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
+) -> None:
+    """Options of every stage (a signature, never called)."""
+
+
+def _stage(name: str, module: str) -> Callable:
+    """Register a function that maps its options to dotted settings as the command of a stage."""
+
+    def register(to_settings: Callable[..., dict[str, Any]]) -> Callable:
+        @functools.wraps(to_settings)
+        def command(**values: Any) -> None:
+            common = {key: values.pop(key) for key in inspect.signature(common_options).parameters}
+            _run_stage(name, module, to_settings(**values), common)
+
+        own = inspect.signature(to_settings, eval_str=True)
+        shared = inspect.signature(common_options, eval_str=True)
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                      for p in (*own.parameters.values(), *shared.parameters.values())]
+        command.__signature__ = inspect.Signature(parameters)
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return app.command(name, rich_help_panel=STAGES)(command)
+
+    return register
+
+
+def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[str, Any]) -> None:
+    from halle_cli.console import Console
+
+    verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
+
+    def work() -> dict[str, Any]:
+        from stages.config.resolve import resolve
+
+        options = {**settings, "seed": common["seed"], "device": common["device"], "max_bad": common["max_bad"],
+                   "restart": common["restart"] or None, "allow_change": common["allow_change"] or None}
+        config = resolve(name, common["preset"], common["config"], tuple(common["override"] or ()), options)
+        stage = importlib.import_module(f"stages.{module}")
+        if common["dry_run"]:
+            return {"plan": stage.plan(config), "settings": config.model_dump(mode="json")}
+        return stage.run(config)
+
+    Console(verbosity, common["json_output"], common["debug"]).run(work)
+
+
+@_stage("curate", "curate")
+def curate(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of recordings, list, or Hugging Face dataset.")],
+    out: Annotated[str, _option("Manifest folder to write.")],
+    layout: Annotated[str | None, _option("How the source is laid out; by default it is recognised.")] = None,
+    min_seconds: Annotated[float | None, _option("Shortest utterance.")] = None,
+    max_seconds: Annotated[float | None, _option("Longest utterance.")] = None,
+    join_seconds: Annotated[str | None, _option("MIN-MAX: join consecutive utterances of a speaker.")] = None,
+    clips: Annotated[str | None, _option("flac writes clips, reference points to the originals.")] = None,
+) -> dict[str, Any]:
+    """Turn recordings with transcripts into a manifest of clean utterances."""
+    return {"source": source, "out": out, "layout": layout, "min_seconds": min_seconds, "max_seconds": max_seconds,
+            "join_seconds": _range(join_seconds, "--join-seconds"), "clips": clips}
+
+
+@_stage("train-codec", "train_codec")
+def train_codec(
+    data: Annotated[str, _option("Manifest folder.")],
+    out: Annotated[str, _option("Run folder to write.")],
+    arch: Annotated[str | None, _option("Codec architecture: encodec.")] = None,
+    steps: Annotated[int | None, _option("Number of steps.")] = None,
+) -> dict[str, Any]:
+    """Train a 48 Hz residual-VQ codec."""
+    return {"data": data, "out": out, "codec.arch": arch, "training.steps": steps}
+
+
+@_stage("mreq", "mreq")
+def mreq(
+    teacher: Annotated[str, _option("Codec to post-train: a run, a checkpoint or a .pt file.")],
+    data: Annotated[str, _option("Manifest folder.")],
+    out: Annotated[str, _option("Run folder to write.")],
+    steps: Annotated[int | None, _option("Number of steps.")] = None,
+) -> dict[str, Any]:
+    """Post-train a codec into an 8/16/24/48 Hz hierarchy."""
+    return {"teacher": teacher, "data": data, "out": out, "training.steps": steps}
+
+
+@_stage("tokenize", "tokenize_corpus")
+def tokenize(
+    codec: Annotated[str, _option("Codec: a run, a checkpoint or a .pt file.")],
+    data: Annotated[str, _option("Manifest folder.")],
+    out: Annotated[str, _option("Token store to write.")],
+    text_tokenizer: Annotated[str | None, _option("Reuse this text tokenizer instead of learning one.")] = None,
+) -> dict[str, Any]:
+    """Encode a manifest into a token store."""
+    return {"codec": codec, "data": data, "out": out, "text_tokenizer": text_tokenizer}
+
+
+@_stage("train-ar", "train_ar")
+def train_ar(
+    tokens: Annotated[str, _option("Token store.")],
+    out: Annotated[str, _option("Run folder to write.")],
+    system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
+    init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
+    steps: Annotated[int | None, _option("Number of steps.")] = None,
+) -> dict[str, Any]:
+    """Train the AR language model (six delayed streams at 8 Hz; VALL-E: one at 48 Hz)."""
+    return {"tokens": tokens, "out": out, "system": system, "init": init, "training.steps": steps}
+
+
+@_stage("train-nar", "train_nar")
+def train_nar(
+    tokens: Annotated[str, _option("Token store.")],
+    codec: Annotated[str, _option("The codec that made the tokens.")],
+    out: Annotated[str, _option("Run folder to write.")],
+    system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
+    init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
+    steps: Annotated[int | None, _option("Number of steps.")] = None,
+) -> dict[str, Any]:
+    """Train the NAR language model (the other codebooks, at 48 Hz)."""
+    return {"tokens": tokens, "codec": codec, "out": out, "system": system, "init": init, "training.steps": steps}
+
+
+_MODEL = "Model folder; by default $HALLE_MODEL, then the model that ships with halle."
+
+
+@_stage("synth", "synth")
+def synth(
+    prompt: Annotated[str, _option("Reference recording of the voice.")],
+    text: Annotated[str | None, _option("Text file to read, or - for standard input.")] = None,
+    say: Annotated[str | None, _option("Text to read, given literally.")] = None,
+    prompt_text: Annotated[str | None, _option("What the reference says; else its .txt, else a recogniser.")] = None,
+    out: Annotated[str | None, _option("Audio file to write; the suffix chooses wav, flac, ogg or mp3.")] = None,
+    model: Annotated[str | None, _option(_MODEL)] = None,
+    codec: Annotated[str | None, _option("Codec, in place of the model's.")] = None,
+    ar: Annotated[str | None, _option("AR run, in place of the model's.")] = None,
+    nar: Annotated[str | None, _option("NAR run, in place of the model's.")] = None,
+    temperature: Annotated[float | None, _option("Sampling temperature of the AR; 0 is greedy.")] = None,
+    top_k: Annotated[int | None, _option("Draw among the k likeliest codes; 0 for all.")] = None,
+    top_p: Annotated[float | None, _option("Draw among the likeliest codes that hold this probability.")] = None,
+    max_seconds: Annotated[float | None, _option("Longest speech to generate.")] = None,
+    allow_unfinished: Annotated[bool, _option("Exit 0 even when the text is not finished.",
+                                              "--allow-unfinished")] = False,
+) -> dict[str, Any]:
+    """Read a text aloud in the voice of a recording."""
+    return {"prompt": prompt, "text": text, "say": say, "prompt_text": prompt_text, "out": out, "model": model,
+            "codec": codec, "ar": ar, "nar": nar, "sampling.temperature": temperature, "sampling.top_k": top_k,
+            "sampling.top_p": top_p, "max_seconds": max_seconds, "allow_unfinished": allow_unfinished or None}
+
+
+@_stage("eval", "evaluate")
+def evaluate(
+    set_: Annotated[str, _option("Test set: a name below --data-root, or a manifest folder.", "--set")],
+    model: Annotated[str | None, _option(_MODEL)] = None,
+    codec: Annotated[str | None, _option("Codec, in place of the model's.")] = None,
+    ar: Annotated[str | None, _option("AR run, in place of the model's.")] = None,
+    nar: Annotated[str | None, _option("NAR run, in place of the model's.")] = None,
+    hypotheses: Annotated[str | None, _option("Score the audio in this folder; file stems are ids.")] = None,
+    setting: Annotated[str | None, _option("cross-sentence, continuation or reconstruction.")] = None,
+    out: Annotated[str | None, _option("Folder to write; by default eval/SET.")] = None,
+    data_root: Annotated[str | None, _option("Where named test sets are; by default $HALLE_DATA, then data.")] = None,
+    max_items: Annotated[int | None, _option("Score the first N utterances only.")] = None,
+) -> dict[str, Any]:
+    """Score a model, or anyone's audio, on a test set."""
+    return {"set": set_, "model": model, "codec": codec, "ar": ar, "nar": nar, "hypotheses": hypotheses,
+            "setting": setting, "out": out, "data_root": data_root, "max_items": max_items}
+
+
+@app.command("pack", rich_help_panel=HELPERS)
+def pack(
+    codec: Annotated[str, _option("Codec run or checkpoint.")],
+    ar: Annotated[str, _option("AR run or checkpoint.")],
+    nar: Annotated[str, _option("NAR run or checkpoint.")],
+    out: Annotated[str, _option("Model folder to write.")],
+    json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
+    debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
+) -> None:
+    """Assemble a model folder; parts that do not belong together are refused."""
+    from halle_cli.console import Console
+
+    def work() -> dict[str, Any]:
+        return importlib.import_module("stages.pack").run(codec, ar, nar, out)
+
+    Console(0, json_output, debug).run(work)
+
+
+def _range(text: str | None, option: str) -> tuple[float, float] | None:
+    """Read MIN-MAX."""
+    if text is None:
+        return None
+    low, dash, high = text.partition("-")
+    try:
+        if not dash or not 0 <= float(low) < float(high):
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"expected MIN-MAX such as 8-20, got `{text}`", param_hint=option) from None
+    return float(low), float(high)

@@ -1,0 +1,173 @@
+"""The border to the terminal: results, errors, progress, logs. The only place that ends the process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from stages import progress
+from stages.errors import HalleError, InterruptedRunError
+
+PLAIN_SECONDS = 30.0
+
+
+class Console:
+    """Results on stdout, everything else on stderr; only the main process of a distributed run speaks."""
+
+    def __init__(self, verbosity: int = 0, as_json: bool = False, debug: bool = False):
+        self.as_json, self.debug, self.verbosity = as_json, debug, verbosity
+        self.is_main = os.environ.get("RANK", "0") == "0"
+
+    def run(self, work: Callable[[], dict[str, Any]]) -> None:
+        """Do the work, show its result and end the process with the right code."""
+        listener = self._start_progress()
+        self._start_logs()
+        try:
+            result = work()
+            code = 0
+        except HalleError as error:
+            code, result = error.exit_code, None
+            self._fail(error)
+        except KeyboardInterrupt:
+            code, result = 130, None
+            self._say("error: interrupted")
+        except MemoryError:
+            code, result = 4, None
+            self._say("error: out of memory\n\nhint: lower the batch size, or choose a smaller preset")
+        except Exception:
+            code, result = 1, None
+            self._say("error: this is a bug in halle; please report it with the lines below\n")
+            self._say(traceback.format_exc())
+        finally:
+            if listener is not None:
+                progress.unlisten(listener)
+                listener.close()
+        if result is not None and self.is_main:
+            self._show(result)
+        sys.exit(code)
+
+    def _start_progress(self) -> ProgressLines | None:
+        if not self.is_main or self.verbosity < 0:
+            return None
+        listener = ProgressBar() if sys.stderr.isatty() else ProgressLines()
+        progress.listen(listener)
+        return listener
+
+    def _start_logs(self) -> None:
+        level = {-1: logging.ERROR, 0: logging.INFO}.get(self.verbosity, logging.DEBUG)
+        logger = logging.getLogger("halle")
+        logger.setLevel(logging.DEBUG if self.verbosity > 0 else logging.INFO)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(level if self.is_main else logging.ERROR)
+        handler.setFormatter(_LogFormat())
+        logger.handlers = [handler]
+        logger.propagate = False
+
+    def _fail(self, error: HalleError) -> None:
+        if self.as_json and self.is_main:
+            print(json.dumps({"error": error.message, "hint": error.hint, "exit_code": error.exit_code}))
+        word = "" if isinstance(error, InterruptedRunError) else "error: "
+        self._say(f"{word}{error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+        if self.debug:
+            self._say(traceback.format_exc())
+
+    def _say(self, text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    def _show(self, result: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(result, ensure_ascii=False, indent=2))
+        else:
+            print(printable("\n".join(_lines(result))))
+
+
+def printable(text: str) -> str:
+    """Keep file names and texts of strangers from steering the terminal."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _lines(result: dict[str, Any], indent: str = "") -> list[str]:
+    width = max((len(key) for key in result), default=0)
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
+        elif isinstance(value, (list, tuple)):
+            shown = [str(item) for item in value]
+            lines.append(f"{indent}{key:<{width}}  {', '.join(shown) if shown else '-'}")
+        elif isinstance(value, float):
+            lines.append(f"{indent}{key:<{width}}  {value:.6g}")
+        else:
+            lines.append(f"{indent}{key:<{width}}  {value}")
+    return lines
+
+
+class _LogFormat(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = printable(record.getMessage())
+        return message if record.levelno == logging.INFO else f"{record.levelname.lower()}: {message}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Write seconds as 42s, 3m05s or 2h07m."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class ProgressLines:
+    """One plain line every 30 seconds, for logs."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, state: progress.Progress) -> None:
+        now = time.monotonic()
+        if state.finished or now - self._last < PLAIN_SECONDS:
+            return
+        self._last = now
+        print(printable(f"{state.what}: {state.done}/{state.total}, {duration_text(state.seconds)} gone, "
+                        f"{duration_text(state.seconds_left)} left  {state.note}"), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class ProgressBar:
+    """A line that redraws itself, for terminals."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        # markup is off everywhere: names and notes may hold brackets
+        self._rich = RichProgress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                                  TimeElapsedColumn(), TimeRemainingColumn(),
+                                  TextColumn("{task.fields[note]}", markup=False), transient=True)
+        self._rich.console.file = sys.stderr
+        self._rich.start()
+        self._tasks: dict[int, Any] = {}
+
+    def __call__(self, state: progress.Progress) -> None:
+        key = id(state)
+        if key not in self._tasks:
+            self._tasks[key] = self._rich.add_task(printable(state.what), total=state.total, completed=state.start,
+                                                   note="")
+        task = self._tasks[key]
+        self._rich.update(task, completed=state.done, note=printable(state.note))
+        if state.finished:
+            self._rich.remove_task(self._tasks.pop(key))
+
+    def close(self) -> None:
+        self._rich.stop()

@@ -1,0 +1,356 @@
+"""One training loop for every model: steps, rates, accumulation, logging, validation, checkpoints, resume, signals.
+
+A task owns networks, optimizers, batches and `train_step`; the loop knows no model and no dataset. Everything
+random is a function of (seed, step), so a resumed run repeats an uninterrupted one bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stages.artifacts.checkpoint import list_checkpoints, load_trainer_state, newest_checkpoint, save_checkpoint
+from stages.artifacts.run_dir import MetricsLog, Output
+from stages.artifacts.storage import is_complete
+from stages.config.stage_configs import RunConfig, TrainingConfig
+from stages.errors import DivergedError, InterruptedRunError, UsageError
+from stages.progress import Progress
+from stages.randomness import derive_seed
+from stages.training.interrupts import stop_on_signals
+from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
+from stages.training.state import flatten_state, restore_state
+
+log = logging.getLogger("halle.training")
+
+MAX_SKIPPED_IN_A_ROW = 3
+
+
+class Task(Protocol):
+    """What a trainer brings. `networks["model"]` is the one that is averaged and exported."""
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+
+    def prepare(self, run: Run) -> None:
+        """Do once, before step 1 of a fresh run, what needs data: k-means, input statistics, a parity gate."""
+        ...
+
+    def batch(self, step: int, micro: int, run: Run) -> Any:
+        """Return this process's part of a global micro-batch, a pure function of (seed, step, micro)."""
+        ...
+
+    def train_step(self, batch: Any, run: Run) -> dict[str, Tensor]:
+        """Compute losses, call `run.backward` and return what to log, every name with its value."""
+        ...
+
+    def validate(self, run: Run) -> dict[str, float]:
+        """Return measures on held-out items; networks are in eval mode with their averaged weights."""
+        ...
+
+    def identity(self) -> tuple[str, dict, dict]:
+        """Return the checkpoint's kind, its JSON-ready architecture and its parents' fingerprints."""
+        ...
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Return further tensors to resume from, such as a balancer's averages."""
+        ...
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class Run:
+    """One process of a run: where it computes, what step it is at, how it adds gradients and sums over processes."""
+
+    def __init__(self, config: RunConfig):
+        self.settings: TrainingConfig = config.training
+        self.seed = config.seed
+        self.processes = PartialState(cpu=config.device == "cpu")
+        self.device = self.processes.device if config.device == "auto" else pick_device(config.device)
+        self.rank, self.world_size = self.processes.process_index, self.processes.num_processes
+        self.step = 0
+        self.generator = torch.Generator()
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def begin_step(self, step: int) -> None:
+        """Seed everything random of this step."""
+        self.step = step
+        self.generator.manual_seed(derive_seed(self.seed, "step", step))
+        torch.manual_seed(derive_seed(self.seed, "dropout", step, self.rank))
+
+    def autocast(self) -> AbstractContextManager:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss; they are averaged over micro-batches and processes before the step."""
+        (loss / self.settings.accumulation).backward()
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        return reduce(tensor, "sum") if self.world_size > 1 else tensor
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` takes CUDA, then the CPU (MPS is only taken when asked for)."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"expected a device such as cpu, cuda or mps, got `{name}`") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        raise UsageError(f"device `{name}` is not available on this machine", "use --device cpu or --device auto")
+    return device
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a run stands: its step, its newest checkpoint and the last validation's measures."""
+
+    step: int
+    checkpoint: Path
+    measures: dict[str, float]
+
+
+def finished_result(output: Output, steps: int) -> TrainingResult | None:
+    """Return the result of an earlier run that already reached `steps`, else None."""
+    if not is_complete(output.path):
+        return None
+    done = list_checkpoints(output.path)
+    return TrainingResult(done[-1][0], done[-1][1], {}) if done and done[-1][0] >= steps else None
+
+
+def train(task: Task, run: Run, output: Output) -> TrainingResult:
+    """Train `task` to the planned number of steps, continuing from the newest checkpoint in `output`.
+
+    Raises `InterruptedRunError` after saving when a signal asks to stop, `DivergedError` when losses or
+    gradients stay non-finite.
+    """
+    return _Trainer(task, run, output).train()
+
+
+class _Trainer:
+    def __init__(self, task: Task, run: Run, output: Output):
+        self.task, self.run, self.output = task, run, output
+        self.settings = run.settings
+        for network in task.networks.values():
+            network.to(run.device)
+        self.model = task.networks["model"]
+        self.average = None
+        if self.settings.ema_decay is not None:
+            self.average = MovingAverage(self.settings.ema_decay, dict(self.model.named_parameters()))
+        self.skipped_in_a_row = 0
+        self.measures: dict[str, float] = {}
+
+    def train(self) -> TrainingResult:
+        step = self._resume()
+        if self.run.is_main:
+            self.output.reopen()
+        metrics = MetricsLog(self.output.path, step) if self.run.is_main else None
+        window = _LossWindow()
+        progress = Progress(self.output.path.name, self.settings.steps, start=step)
+        with stop_on_signals() as stop:
+            if step == 0:
+                self.run.begin_step(0)
+                self.task.prepare(self.run)
+                self._restart_average()
+            while step < self.settings.steps:
+                step += 1
+                losses = self._step(step)
+                window.add(losses)
+                progress.advance(note=_summary(losses))
+                if step % self.settings.log_every == 0 or step == self.settings.steps:
+                    self._log(metrics, step, window)
+                last = step == self.settings.steps
+                if step % self.settings.validate_every == 0 or last:
+                    self._validate(metrics, step)
+                signal_number = self._agreed_stop(stop.signal_number)
+                if step % self.settings.save_every == 0 or last or signal_number:
+                    self._save(step)
+                if signal_number and not last:
+                    raise InterruptedRunError(signal_number, f"stopped after step {step} of {self.settings.steps}; "
+                                              "everything is saved", "run the same command again to go on")
+        progress.close()
+        return TrainingResult(step, list_checkpoints(self.output.path)[-1][1], self.measures)
+
+    def _step(self, step: int) -> dict[str, Tensor]:
+        self.run.begin_step(step)
+        rate = learning_rate(self.settings, step)
+        totals: dict[str, Tensor] = {}
+        self._train_mode(True)
+        for micro in range(self.settings.accumulation):
+            losses = self.task.train_step(self.task.batch(step, micro, self.run), self.run)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.detach() / self.settings.accumulation
+        norms = {name: self._average_and_clip(optimizer) for name, optimizer in self.task.optimizers.items()}
+        if self._all_finite([*totals.values(), *norms.values()]):
+            for optimizer in self.task.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+            if self.average is not None:
+                self.average.update(dict(self.model.named_parameters()))
+        for optimizer in self.task.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        return {**totals, **{f"gradient_norm.{name}": norm for name, norm in norms.items()}, "learning_rate": rate}
+
+    def _average_and_clip(self, optimizer: Optimizer) -> Tensor:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.run.world_size > 1:
+            _average_over_ranks(parameters, self.run)
+        norm = gradient_norm(parameters)
+        limit = self.settings.clip_norm
+        if limit is not None:
+            scale_gradients(parameters, torch.clamp(limit / (norm + 1e-6), max=1.0))
+        return norm
+
+    def _all_finite(self, values: list[Tensor]) -> bool:
+        """Agree over all processes whether this step may change the weights; give up after several in a row."""
+        bad = sum((~torch.isfinite(torch.as_tensor(value))).any().to(self.run.device, torch.float32) for value in values)
+        if float(self.run.sum_over_ranks(torch.as_tensor(bad))) == 0:
+            self.skipped_in_a_row = 0
+            return True
+        self.skipped_in_a_row += 1
+        log.warning("step %d skipped: a loss or gradient is not finite", self.run.step)
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise DivergedError(f"losses or gradients were not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row, "
+                                f"at step {self.run.step}",
+                                "lower training.learning_rate; the last checkpoint is from before")
+        return False
+
+    def _log(self, metrics: MetricsLog | None, step: int, window: _LossWindow) -> None:
+        values = window.mean(self.run)
+        if metrics is not None:
+            metrics.add(step, values)
+
+    def _validate(self, metrics: MetricsLog | None, step: int) -> None:
+        self._train_mode(False)
+        with torch.no_grad(), self._averaged_weights():
+            self.measures = self.task.validate(self.run)
+        if metrics is not None:
+            metrics.add(step, {f"validation.{name}": value for name, value in self.measures.items()})
+        log.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in self.measures.items()))
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Put the averaged weights into the model while the body runs."""
+        if self.average is None:
+            yield
+            return
+        own = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+        try:
+            _copy_into(self.model, self.average.tensors)
+            yield
+        finally:
+            _copy_into(self.model, own)
+
+    def _restart_average(self) -> None:
+        if self.average is not None:
+            self.average = MovingAverage(self.settings.ema_decay, dict(self.model.named_parameters()))
+
+    def _agreed_stop(self, signal_number: int) -> int:
+        """All processes stop at the same step when any of them is asked to."""
+        if self.run.world_size == 1:
+            return signal_number
+        largest = torch.tensor(float(signal_number), device=self.run.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return int(largest)
+
+    def _train_mode(self, training: bool) -> None:
+        for network in self.task.networks.values():
+            network.train(training)
+
+    def _save(self, step: int) -> None:
+        if self.run.is_main:
+            kind, architecture, parents = self.task.identity()
+            with self._averaged_weights():
+                exported = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            state = flatten_state(self.task.networks, self.task.optimizers, self.average, self.task.extra_state())
+            folder = self.output.path / "checkpoints" / f"step-{step:08d}"
+            save_checkpoint(folder, kind, architecture, exported, parents,
+                            (state, {"step": step, "skipped_in_a_row": self.skipped_in_a_row}))
+            _prune(self.output.path, self.settings.keep_checkpoints)
+        self.run.processes.wait_for_everyone()
+
+    def _resume(self) -> int:
+        folder = newest_checkpoint(self.output.path)
+        if folder is None:
+            return 0
+        tensors, values = load_trainer_state(folder)
+        extra = restore_state(tensors, self.task.networks, self.task.optimizers, self.average)
+        self.task.load_extra_state(extra)
+        self.skipped_in_a_row = values["skipped_in_a_row"]
+        log.info("continuing from step %d", values["step"])
+        return values["step"]
+
+
+class _LossWindow:
+    """Mean of every logged value since the last log."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.started = time.monotonic()
+
+    def add(self, losses: dict[str, Any]) -> None:
+        for name, value in losses.items():
+            value = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+            self.sums[name] = self.sums.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def mean(self, run: Run) -> dict[str, float]:
+        steps = max(self.counts.values(), default=1)
+        names = sorted(self.sums)
+        means = torch.tensor([float(self.sums[n]) / self.counts[n] for n in names], dtype=torch.float32)
+        means = run.sum_over_ranks(means.to(run.device)).cpu() / run.world_size
+        values = dict(zip(names, means.tolist(), strict=True))
+        values["seconds_per_step"] = (time.monotonic() - self.started) / steps
+        self._clear()
+        return values
+
+
+def _average_over_ranks(parameters: list[nn.Parameter], run: Run) -> None:
+    """Average gradients with one sum over all processes; a missing gradient counts as zero."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
+    flat = run.sum_over_ranks(flat) / run.world_size
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
+
+
+def _copy_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(tensors[name])
+
+
+def _prune(run_dir: Path, keep: int) -> None:
+    for _, folder in list_checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(folder)
+
+
+def _summary(losses: dict[str, Any]) -> str:
+    shown = [f"{name} {float(value):.3g}" for name, value in losses.items()
+             if "." not in name and name != "learning_rate" and math.isfinite(float(value))]
+    return "  ".join(shown[:4])

@@ -1,0 +1,56 @@
+"""A trainer's state as flat named tensors, and back: networks, optimizers, averages, extras. No pickle."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stages.errors import UsageError
+from stages.training.optim import MovingAverage
+
+
+def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], average: MovingAverage | None,
+                  extra: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return every tensor under a name that says where it belongs."""
+    flat = {}
+    for name, network in networks.items():
+        flat.update({f"network/{name}/{key}": tensor.clone() for key, tensor in network.state_dict().items()})
+    for name, optimizer in optimizers.items():
+        for index, values in optimizer.state_dict()["state"].items():
+            flat.update({f"optimizer/{name}/{index}/{key}": torch.as_tensor(value).clone()
+                         for key, value in values.items()})
+    if average is not None:
+        flat.update({f"average/{key}": tensor for key, tensor in average.tensors.items()})
+    flat.update({f"extra/{key}": tensor.clone() for key, tensor in extra.items()})
+    return flat
+
+
+def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],
+                  average: MovingAverage | None) -> dict[str, Tensor]:
+    """Load what `flatten_state` gave into the same objects and return the extra tensors."""
+    for name, network in networks.items():
+        _load_network(network, _below(flat, f"network/{name}/"), name)
+    for name, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _below(flat, f"optimizer/{name}/").items():
+            index, _, field = key.partition("/")
+            state.setdefault(int(index), {})[field] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if average is not None:
+        for key, tensor in _below(flat, "average/").items():
+            average.tensors[key].copy_(tensor)
+    return _below(flat, "extra/")
+
+
+def _load_network(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the checkpoint does not fit network `{name}`: {reason}",
+                         "choose another --out for another architecture") from error
+
+
+def _below(flat: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix):]: tensor for key, tensor in flat.items() if key.startswith(prefix)}
