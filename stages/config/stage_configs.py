@@ -240,18 +240,21 @@ class SynthConfig(SpeechConfig):
     say: str | None = None
     prompt: str = ""
     prompt_text: str | None = None
-    max_prompt_seconds: float = Field(10.0, gt=0)
+    max_prompt_seconds: float = Field(30.0, gt=0)
     allow_unfinished: bool = False
 
 
 class EvalConfig(SpeechConfig):
     """A test set to scores."""
 
-    set: str = ""
-    data_root: str | None = running(None)
-    hypotheses: str | None = None
+    set: str = running("", description="a name below the data root, or a manifest folder; its fingerprint is identity")
+    data_root: str | None = running(None, description="where named test sets are; by default $HALLE_DATA, else data")
+    split: str | None = Field(None, description="by default the rows marked test, all when none is; or all")
+    hypotheses: str | None = running(None, description="folder of anyone's audio, file stems are ids")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
-    max_items: int | None = Field(None, ge=1)
+    max_prompt_seconds: float = Field(10.0, gt=0, description="longest utterance used as a prompt across sentences")
+    metrics: tuple[str, ...] = Field((), description="by default all that the setting allows")
+    max_items: int | None = running(None, ge=1)
     bootstrap_samples: int = Field(1000, ge=10)
     allow_unfinished: bool = running(True)
 

@@ -1,0 +1,115 @@
+"""A model that speaks: codec, AR and NAR that belong together, found and loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import stages
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
+from stages.codec.base import Codec
+from stages.codec.registry import load_codec
+from stages.config.models import ARConfig, NARConfig
+from stages.config.stage_configs import SpeechConfig
+from stages.errors import MissingModelError, UsageError
+from stages.lm.ar import ARModel
+from stages.lm.nar import NARModel
+from stages.text.tokenizer import TextTokenizer
+
+MODEL_FILE = "model.json"
+PARTS = ("codec", "ar", "nar")
+PACKAGED_MODEL = Path(stages.__file__).parent / "pretrained" / "halle-mini"
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """Loaded parts on one device, in evaluation mode, and the facts that synthesis needs of them."""
+
+    codec: Codec
+    ar: ARModel
+    nar: NARModel
+    text_tokenizer: TextTokenizer
+    system: str
+    max_frames: int  # longest utterance the AR saw, in frames of its stream
+    max_text_tokens: int
+    window_seconds: float | None  # the NAR's own; None reads whole utterances
+    fingerprints: dict[str, str]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.ar.parameters()).device
+
+
+def find_parts(config: SpeechConfig) -> dict[str, str]:
+    """Return the paths of codec, AR and NAR: those given one by one, the rest from the model folder."""
+    given = {part: getattr(config, part) for part in PARTS if getattr(config, part)}
+    if len(given) == len(PARTS) and not config.model:
+        return given
+    folder = find_model(config.model)
+    return {part: given.get(part, str(folder / part)) for part in PARTS}
+
+
+def find_model(model: str | None) -> Path:
+    """Return the model folder: the given one, $HALLE_MODEL, or the one that ships with the package."""
+    chosen = model or os.environ.get("HALLE_MODEL")
+    folder = Path(chosen) if chosen else PACKAGED_MODEL
+    if (folder / MODEL_FILE).is_file():
+        return folder
+    if model:
+        raise UsageError(f"expected a model folder (with `{MODEL_FILE}`), got `{folder}`",
+                         "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")
+    if chosen:
+        raise MissingModelError(f"$HALLE_MODEL names `{folder}`, which is not a model folder",
+                                "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")
+    raise MissingModelError("no model was given and none ships with this installation",
+                            "give --model DIR, set HALLE_MODEL, or make a small one with: make demo")
+
+
+def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel:
+    """Load what `find_parts` finds; parts that were not made for each other are refused."""
+    parts = find_parts(config)
+    ar, nar = load_checkpoint(parts["ar"], "ar"), load_checkpoint(parts["nar"], "nar")
+    codec = load_codec(parts["codec"])
+    fingerprints = {"codec": codec_fingerprint(codec), "ar": ar.fingerprint, "nar": nar.fingerprint}
+    check_belonging(fingerprints["codec"], ar, nar)
+    return SpeechModel(
+        codec=codec.to(device).eval(),
+        ar=_build(ARModel(ARConfig.model_validate(ar.architecture["model"])), ar, device),
+        nar=_build(NARModel(NARConfig.model_validate(nar.architecture["model"])), nar, device),
+        text_tokenizer=TextTokenizer.from_json(ar.architecture["text_tokenizer_json"]),
+        system=ar.architecture["system"],
+        max_frames=ar.architecture["max_frames"],
+        max_text_tokens=ar.architecture["max_text_tokens"],
+        window_seconds=nar.architecture.get("window_seconds"),
+        fingerprints=fingerprints,
+    )
+
+
+def codec_fingerprint(codec: Codec) -> str:
+    return model_fingerprint(codec.export_config(), codec.state_dict())
+
+
+def check_belonging(codec: str, ar: Checkpoint, nar: Checkpoint) -> None:
+    """Raise `UsageError` unless both language models were trained on tokens of this codec and one tokenizer."""
+    problems = []
+    for part in (ar, nar):
+        if part.parents["codec"] != codec:
+            problems.append(f"the {part.kind.upper()} model was trained on tokens of codec "
+                            f"`{part.parents['codec'][:12]}`, this codec is `{codec[:12]}`")
+    if ar.parents["text_tokenizer"] != nar.parents["text_tokenizer"]:
+        problems.append(f"the AR model reads text tokenizer `{ar.parents['text_tokenizer'][:12]}`, "
+                        f"the NAR model `{nar.parents['text_tokenizer'][:12]}`")
+    if ar.architecture["system"] != nar.architecture["system"]:
+        problems.append(f"the AR model is of system `{ar.architecture['system']}`, "
+                        f"the NAR model of `{nar.architecture['system']}`")
+    if problems:
+        raise UsageError("; ".join(problems), "train both on one token store, and give the codec that made it")
+
+
+def _build(model: torch.nn.Module, checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
+    model.load_state_dict(checkpoint.tensors)
+    return model.to(device).eval()
+

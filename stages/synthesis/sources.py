@@ -1,0 +1,144 @@
+"""Where an evaluation's audio comes from: a model that speaks, a codec that decodes, or a folder of anyone's audio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages.artifacts.checkpoint import CONFIG_FILE, resolve_checkpoint
+from stages.artifacts.manifest import Utterance
+from stages.artifacts.storage import fingerprint_of, read_json, sha256_file
+from stages.audio.io import audio_info, read_audio
+from stages.codec.base import Codec
+from stages.codec.registry import load_codec
+from stages.config.stage_configs import EvalConfig
+from stages.errors import UsageError
+from stages.metrics.scoring import Output, Sound, resample
+from stages.metrics.test_set import Case, Hypotheses, cut_prompt, match_hypotheses
+from stages.randomness import derive_seed
+from stages.synthesis.model import find_parts, load_speech_model
+from stages.synthesis.pipeline import SpeechPipeline
+from stages.synthesis.prompt import encode_prompt
+
+# Say one case, given the test set's recording of it; None when there is nothing for it.
+Speak = Callable[[Case, Sound], Output | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who speaks. `open` loads what is needed and returns the function that speaks; nothing is loaded before.
+
+    `timed` tells that outputs say how long they took; `unknown_files` belong to no utterance of the test set.
+    """
+
+    name: str
+    what: str
+    fingerprint: str
+    open: Callable[[torch.device], Speak]
+    timed: bool = False
+    unknown_files: tuple[str, ...] = field(default=())
+
+
+def find_source(config: EvalConfig, utterances: Sequence[Utterance]) -> Source:
+    """Return the source that the settings name, its inputs checked, without loading a model."""
+    if config.hypotheses:
+        folder = Path(config.hypotheses)
+        return hypotheses_source(folder, match_hypotheses(utterances, folder))
+    if config.setting == "reconstruction":
+        return codec_source(config.codec or find_parts(config)["codec"])
+    return model_source(config)
+
+
+def hypotheses_source(folder: Path, hypotheses: Hypotheses) -> Source:
+    """Return the audio files of `folder` as they are."""
+    what = (f"audio in {folder}: {len(hypotheses.matched)} matched, {len(hypotheses.missing)} missing, "
+            f"{len(hypotheses.unknown)} of no utterance")
+
+    def speak(case: Case, recording: Sound) -> Output | None:
+        file = hypotheses.matched.get(case.utterance.id)
+        return Output(Sound(read_audio(file), audio_info(file).sample_rate)) if file else None
+
+    contents = {utterance_id: sha256_file(file) for utterance_id, file in hypotheses.matched.items()}
+    return Source(folder.resolve().name, what, fingerprint_of(contents), lambda _: speak,
+                  unknown_files=hypotheses.unknown)
+
+
+def codec_source(path: str) -> Source:
+    """Return a codec that encodes and decodes the test set's own recordings."""
+
+    def open_codec(device: torch.device) -> Speak:
+        codec = load_codec(path).to(device)
+        return lambda case, recording: Output(reconstruct(codec, recording))
+
+    return Source(_name_of(path), f"codec {path}", fingerprint_of(["codec", _part_fingerprint(path)]), open_codec)
+
+
+@torch.inference_mode()
+def reconstruct(codec: Codec, recording: Sound) -> Sound:
+    """Encode and decode a recording; the result has as many samples at the codec's rate."""
+    device = next(codec.parameters()).device
+    waveform = torch.from_numpy(resample(recording, codec.sample_rate).copy()).to(device)[None, None]
+    decoded = codec.decode(codec.encode(waveform), num_samples=waveform.shape[-1])
+    return Sound(decoded[0, 0].float().clamp(-1, 1).cpu().numpy(), codec.sample_rate)
+
+
+def model_source(config: EvalConfig) -> Source:
+    """Return a whole model, prompted as the setting says."""
+    parts = find_parts(config)
+    fingerprints = {name: _part_fingerprint(path) for name, path in parts.items()}
+
+    def open_model(device: torch.device) -> Speak:
+        model = load_speech_model(config, device)
+        return Prompter(SpeechPipeline(model, config), model.codec, config)
+
+    folder = config.model or os.environ.get("HALLE_MODEL") or str(Path(parts["ar"]).parent)
+    what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
+    return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, timed=True)
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Speak the cases of a test set with a pipeline, each with the prompt of the evaluation's setting."""
+
+    pipeline: SpeechPipeline
+    codec: Codec
+    config: EvalConfig
+
+    def __call__(self, case: Case, recording: Sound) -> Output:
+        utterance, continuing = case.utterance, self.config.setting == "continuation"
+        waveform, text = self._beginning(recording) if continuing else self._other(case.prompt)
+        prompt = encode_prompt(waveform, text, self.codec, name=(case.prompt or utterance).id)
+        began = time.perf_counter()
+        speech = self.pipeline.speak(utterance.text, prompt, derive_seed(self.config.seed, "eval", utterance.id))
+        seconds = time.perf_counter() - began
+        if len(speech.waveform) <= speech.prompt_samples:
+            raise UsageError("the model generated nothing")
+        if continuing:
+            return Output(Sound(speech.waveform, speech.sample_rate), speech.prompt_samples, seconds, speech.stop_reason)
+        return Output(Sound(speech.generated, speech.sample_rate), 0, seconds, speech.stop_reason)
+
+    def _beginning(self, recording: Sound) -> tuple[np.ndarray, str]:
+        """Return the first seconds of the recording, without a text: the text to speak holds it already."""
+        rate = self.codec.sample_rate
+        return cut_prompt(resample(recording, rate), rate, self.config.prompt_seconds), ""
+
+    def _other(self, other: Utterance) -> tuple[np.ndarray, str]:
+        return read_audio(other.audio, self.codec.sample_rate, other.start, other.duration), other.text
+
+
+def _name_of(path: str) -> str:
+    return Path(path).resolve().name
+
+
+def _part_fingerprint(path: str) -> str:
+    """Return the fingerprint that a checkpoint states, or the hash of a one-file export; nothing is loaded."""
+    if Path(path).is_file():
+        return sha256_file(path)
+    inside = Path(path) / "codec" if (Path(path) / "model.json").is_file() else Path(path)
+    return read_json(resolve_checkpoint(inside) / CONFIG_FILE)["fingerprint"]

@@ -1,0 +1,96 @@
+"""What a person meets at the command line: help, errors, exit codes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.config.resolve import CONFIG_OF_STAGE
+
+ROOT = Path(__file__).parent.parent
+
+
+def halle(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "halle_cli", *arguments], cwd=cwd or ROOT, capture_output=True,
+                          text=True, encoding="utf-8", check=False)
+
+
+def test_help_names_every_stage_and_imports_no_torch():
+    code = ("import sys, io, contextlib\n"
+            "from halle_cli.app import app\n"
+            "out = io.StringIO()\n"
+            "with contextlib.redirect_stdout(out):\n"
+            "    try: app(['--help'])\n"
+            "    except SystemExit as end: assert end.code == 0\n"
+            "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy import'\n"
+            "print(out.getvalue())\n")
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                            encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    for stage in [*CONFIG_OF_STAGE, "pack"]:
+        assert stage in result.stdout
+
+
+def test_help_takes_under_half_a_second():
+    halle("--help")  # compiles byte code the first time
+    durations = []
+    for _ in range(3):
+        started = time.perf_counter()
+        halle("--help")
+        durations.append(time.perf_counter() - started)
+    assert min(durations) < 0.5
+
+
+@pytest.mark.parametrize("stage", CONFIG_OF_STAGE)
+def test_every_stage_has_help(stage):
+    result = halle(stage, "--help")
+    assert result.returncode == 0
+    assert "--dry-run" in result.stdout and "--preset" in result.stdout
+
+
+def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path):
+    result = halle("train-codec", "--data", "x", "--out", str(tmp_path / "run"), "-O", "training.learing_rate=1")
+    assert result.returncode == 2
+    assert "unknown key `training.learing_rate` (did you mean `learning_rate`?)" in result.stderr
+    assert "hint:" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_unknown_preset_is_refused():
+    result = halle("train-codec", "--data", "x", "--out", "y", "--preset", "smok")
+    assert result.returncode == 2
+    assert "did you mean `smoke`" in result.stderr
+
+
+def test_errors_are_json_too_when_asked(tmp_path):
+    result = halle("train-codec", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run"), "--json")
+    assert result.returncode == 2
+    error = json.loads(result.stdout)
+    assert error["exit_code"] == 2 and "manifest" in error["error"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_traceback_is_shown_only_with_debug(tmp_path):
+    plain = halle("train-codec", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run"))
+    debug = halle("train-codec", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run"), "--debug")
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+
+
+def test_a_hostile_file_name_cannot_steer_the_terminal(tmp_path):
+    result = halle("train-codec", "--data", "bad\x1b[31m[/x]name", "--out", str(tmp_path / "run"))
+    assert result.returncode == 2
+    assert "\x1b[31m" not in result.stderr and "[/x]name" in result.stderr
+
+
+def test_without_a_model_synth_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("HALLE_MODEL", raising=False)
+    packaged = ROOT / "stages" / "pretrained" / "halle-mini" / "model.json"
+    if packaged.exists():
+        pytest.skip("a model ships with this version")
+    result = halle("synth", "--say", "hello", "--prompt", str(ROOT / "examples/speech/prompt.ogg"),
+                   "--out", str(tmp_path / "x.wav"))
+    assert result.returncode == 7
+    assert "HALLE_MODEL" in result.stderr

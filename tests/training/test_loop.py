@@ -1,0 +1,187 @@
+"""The training loop: resuming repeats an uninterrupted run bit for bit, signals save, divergence stops."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
+from stages.artifacts.run_dir import claim_output
+from stages.artifacts.storage import read_journal
+from stages.config.stage_configs import RunConfig, TrainingConfig
+from stages.errors import DivergedError, InterruptedRunError, UsageError
+from stages.training.loop import Run, finished_result, pick_device, train
+
+
+class ToyConfig(RunConfig):
+    training: TrainingConfig = TrainingConfig(steps=10, learning_rate=0.01, log_every=2, save_every=3, validate_every=4,
+                                              ema_decay=0.9, schedule="cosine", warmup_steps=2)
+
+
+class ToyTask:
+    """A line through noisy points, with dropout and a running buffer so that every kind of state matters."""
+
+    def __init__(self, config: ToyConfig, at_step=None):
+        torch.manual_seed(config.seed)
+        self.networks = {"model": nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))}
+        self.optimizers = {"model": torch.optim.AdamW(self.networks["model"].parameters())}
+        self.at_step = at_step or {}
+        self.prepared = 0
+        self.counter = torch.zeros(())
+
+    def prepare(self, run):
+        self.prepared += 1
+
+    def batch(self, step, micro, run):
+        generator = torch.Generator().manual_seed(1000 * step + micro)
+        return torch.randn(16, 4, generator=generator)
+
+    def train_step(self, batch, run):
+        if run.step in self.at_step:
+            self.at_step[run.step]()
+        factor = self.at_step.get("factor", {}).get(run.step, 1.0)
+        loss = (self.networks["model"](batch) - batch.sum(1, keepdim=True)).square().mean() * factor
+        run.backward(loss)
+        self.counter += 1
+        return {"loss": loss}
+
+    def validate(self, run):
+        return {"weight": float(self.networks["model"][0].weight.sum())}
+
+    def identity(self):
+        return "ar", {"toy": True}, {}
+
+    def extra_state(self):
+        return {"counter": self.counter}
+
+    def load_extra_state(self, tensors):
+        self.counter.copy_(tensors["counter"])
+
+
+def toy_run(out: Path, steps: int = 10, at_step=None, **changes):
+    training = ToyConfig().training.model_copy(update={"steps": steps, **changes})
+    config = ToyConfig(out=str(out), training=training, device="cpu")
+    task = ToyTask(config, at_step)
+    with claim_output("train-ar", config, {}) as output:
+        if finished_result(output, steps) is not None:
+            return task, None
+        result = train(task, Run(config), output)
+        output.finish()
+    return task, result
+
+
+def final_bytes(out: Path) -> bytes:
+    folder = list_checkpoints(out)[-1][1]
+    return (folder / "model.safetensors").read_bytes() + (folder / "trainer_state/state.safetensors").read_bytes()
+
+
+def send(number):
+    """Return a function that sends this process the signal the first time it is called."""
+    sent = []
+    return lambda: sent or (sent.append(number), os.kill(os.getpid(), number))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_repeats_the_uninterrupted_run(tmp_path, number):
+    toy_run(tmp_path / "whole")
+    with pytest.raises(InterruptedRunError) as caught:
+        toy_run(tmp_path / "parts", at_step={5: send(number)})
+    assert caught.value.exit_code == 128 + number
+    assert list_checkpoints(tmp_path / "parts")[-1][0] == 5
+    task, _ = toy_run(tmp_path / "parts")
+    assert task.prepared == 0 and task.counter == 10
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+
+
+def test_a_killed_process_continues_from_its_last_checkpoint_bit_for_bit(tmp_path):
+    toy_run(tmp_path / "whole")
+    child = os.fork() if hasattr(os, "fork") else pytest.skip("needs fork")
+    if child == 0:
+        toy_run(tmp_path / "parts", at_step={8: send(signal.SIGKILL)})
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert list_checkpoints(tmp_path / "parts")[-1][0] == 6
+    toy_run(tmp_path / "parts")
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+    steps = [row["step"] for row in read_journal(tmp_path / "parts" / "metrics.jsonl") if "loss" in row]
+    assert steps == [2, 4, 6, 8, 10]
+
+
+def test_accumulation_resumes_bit_for_bit_too(tmp_path):
+    toy_run(tmp_path / "whole", accumulation=3)
+    with pytest.raises(InterruptedRunError):
+        toy_run(tmp_path / "parts", accumulation=3, at_step={4: send(signal.SIGTERM)})
+    toy_run(tmp_path / "parts", accumulation=3)
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+
+
+def test_a_finished_run_does_nothing_and_more_steps_go_on(tmp_path):
+    toy_run(tmp_path, steps=10, schedule="constant")
+    task, result = toy_run(tmp_path, steps=10, schedule="constant")
+    assert result is None and task.counter == 0
+    _, result = toy_run(tmp_path, steps=15, schedule="constant")
+    assert result.step == 15
+    toy_run(tmp_path / "whole", steps=15, schedule="constant")
+    assert final_bytes(tmp_path) == final_bytes(tmp_path / "whole")
+
+
+def test_changed_identity_is_refused_with_the_difference_unless_allowed(tmp_path):
+    toy_run(tmp_path, steps=2)
+    with pytest.raises(UsageError, match=r"`training.learning_rate` was `0.01`, is `0.5`"):
+        toy_run(tmp_path, steps=4, learning_rate=0.5)
+
+
+def test_another_stage_s_folder_and_a_foreign_folder_are_refused(tmp_path):
+    toy_run(tmp_path / "run", steps=2)
+    config = ToyConfig(out=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match="made by `halle train-ar`"), claim_output("train-nar", config, {}):
+        pass
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="not empty"), claim_output("train-ar", ToyConfig(out=str(tmp_path / "mine")), {}):
+        pass
+
+
+def test_other_parents_are_refused_and_restart_moves_the_old_run_aside(tmp_path):
+    config = ToyConfig(out=str(tmp_path / "run"))
+    with claim_output("train-ar", config, {"tokens": "a" * 64}):
+        pass
+    with pytest.raises(UsageError, match="`tokens` was `aaaaaaaaaaaa`, is `bbbbbbbbbbbb`"), claim_output(
+            "train-ar", config, {"tokens": "b" * 64}):
+        pass
+    with claim_output("train-ar", config.model_copy(update={"restart": True}), {"tokens": "b" * 64}):
+        pass
+    assert (tmp_path / "run.old-1" / "config.json").exists()
+
+
+def test_one_bad_step_is_skipped_and_three_stop_the_run_before_anything_is_spoiled(tmp_path):
+    task, _ = toy_run(tmp_path / "one", at_step={"factor": {4: float("nan")}})
+    assert all(torch.isfinite(p).all() for p in task.networks["model"].parameters())
+    with pytest.raises(DivergedError) as caught:
+        toy_run(tmp_path / "three", at_step={"factor": dict.fromkeys((4, 5, 6), float("inf"))})
+    assert caught.value.exit_code == 5
+    assert list_checkpoints(tmp_path / "three")[-1][0] == 3
+
+
+def test_averaged_weights_are_exported_and_validated(tmp_path):
+    task, result = toy_run(tmp_path)
+    exported = load_checkpoint(result.checkpoint).tensors
+    assert not torch.equal(exported["0.weight"], task.networks["model"][0].weight)
+    assert result.measures["weight"] == pytest.approx(float(exported["0.weight"].sum()), rel=1e-6)
+    assert torch.equal(exported["1.running_mean"], task.networks["model"][1].running_mean)
+
+
+def test_old_checkpoints_are_pruned(tmp_path):
+    toy_run(tmp_path, keep_checkpoints=2)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [9, 10]
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="not available"):
+        pick_device("cuda" if not torch.cuda.is_available() else "mps")
+    with pytest.raises(UsageError, match="expected a device"):
+        pick_device("gpu0")
