@@ -63,7 +63,10 @@ def _is_running(owner: dict) -> bool:
     if owner["pid"] == os.getpid():
         return True
     try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 2.0
+        process = psutil.Process(owner["pid"])
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and not yet collected by its parent
+            return False
+        return abs(process.create_time() - owner["started"]) < 2.0
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

@@ -105,7 +105,8 @@ def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None
 
 
 def _refuse_foreign(path: Path) -> None:
-    if path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
+    # A run killed before it recorded its settings leaves an empty log behind.
+    if path.is_dir() and any(not file.name.startswith(".") and file.name != LOG for file in path.iterdir()):
         raise UsageError(f"`{path}` is not empty and no halle stage made it", "choose another --out")
 
 

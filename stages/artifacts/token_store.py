@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from stages.errors import StorageError, UsageError
 
 STORE_FILE = "store.json"
 TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+REJECTED_FILE = "rejected.jsonl"
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class TokenStoreWriter:
     def has_shard(self, index: int) -> bool:
         return is_complete(self._shard(index))
 
-    def write_shard(self, index: int, utterances: list[TokenUtterance]) -> None:
-        """Write one shard in a single rename; `utterances` may be empty."""
+    def write_shard(self, index: int, utterances: list[TokenUtterance], rejected: Sequence[dict] = ()) -> None:
+        """Write one shard in a single rename; `utterances` may be empty, `rejected` says what was left out of it."""
         columns = ["text", *(stream.name for stream in self.streams)]
         arrays = {name: [] for name in columns}
         for utterance in utterances:
@@ -79,9 +81,24 @@ class TokenStoreWriter:
                 np.save(temporary / f"{name}.npy", np.concatenate(rows))
             np.save(temporary / "offsets.npy", offsets)
             write_jsonl(temporary / "utterances.jsonl", [_facts(utterance) for utterance in utterances])
+            if rejected:
+                write_jsonl(temporary / REJECTED_FILE, list(rejected))
 
-    def finish(self, num_shards: int, facts: dict) -> None:
-        """Write `store.json` (streams, totals, fingerprints and what else `facts` says) and the checksums."""
+    def rejected(self, num_shards: int) -> list[dict]:
+        """Return what was left out of the first `num_shards` shards, in order."""
+        files = (self._shard(index) / REJECTED_FILE for index in range(num_shards))
+        return [row for file in files if file.is_file() for row in read_jsonl(file)]
+
+    def rows(self, num_shards: int) -> Iterator[dict]:
+        """Yield the facts of every utterance written so far, in order."""
+        for index in range(num_shards):
+            yield from read_jsonl(self._shard(index) / "utterances.jsonl")
+
+    def finish(self, num_shards: int, facts: dict, exclude: tuple[str, ...] = ()) -> None:
+        """Write `store.json` (streams, totals, fingerprints and what else `facts` says) and the checksums.
+
+        `exclude` names files that may change later, such as the log.
+        """
         totals = {"utterances": 0, "seconds": 0.0, "text_tokens": 0, **{f"{s.name}_frames": 0 for s in self.streams}}
         digests = []
         for index in range(num_shards):
@@ -103,7 +120,7 @@ class TokenStoreWriter:
             "fingerprint": fingerprint_of([digests, facts]),
             **facts,
         })
-        write_checksums(self.folder)
+        write_checksums(self.folder, exclude)
 
     def _shard(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}"

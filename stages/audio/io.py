@@ -107,6 +107,17 @@ def write_audio(path: Path | str, waveform: np.ndarray, sample_rate: int, commen
     storage.write_bytes(path, encode_audio(waveform, sample_rate, path.suffix, comment, path))
 
 
+def check_suffix(path: Path | str) -> None:
+    """Raise `UsageError` unless the path's suffix names a format that `write_audio` writes."""
+    _encoding(Path(path).suffix, path)
+
+
+def _encoding(suffix: str, path: Path | str) -> tuple[str, str]:
+    if suffix.lower() not in _ENCODINGS:
+        raise UsageError(f"expected an audio file ending in {', '.join(_ENCODINGS)}, got `{path}`")
+    return _ENCODINGS[suffix.lower()]
+
+
 def encode_audio(
     waveform: np.ndarray, sample_rate: int, suffix: str, comment: str | None = None, path: Path | str = "audio"
 ) -> bytes:
@@ -116,9 +127,7 @@ def encode_audio(
         raise ValueError(f"expected samples [samples], got shape {samples.shape}")
     if not np.isfinite(samples).all():
         raise AudioError(path, "NON_FINITE", "refused to write samples that are not finite")
-    if suffix.lower() not in _ENCODINGS:
-        raise UsageError(f"expected an audio file ending in {', '.join(_ENCODINGS)}, got `{path}`")
-    container, subtype = _ENCODINGS[suffix.lower()]
+    container, subtype = _encoding(suffix, path)
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=container) as sound:

@@ -63,7 +63,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "mreq": {
             "discriminator": _SMOKE_DISCRIMINATOR, "crop_seconds": 2.0,
-            "training": {"steps": 100, "batch_size": 8, "learning_rate": 1e-3, **_SMOKE_TRAINING},
+            "training": {"steps": 100, "batch_size": 4, "learning_rate": 1e-3, **_SMOKE_TRAINING},
         },
         "tokenize": {"shard_utterances": 50},
         "train-ar": {

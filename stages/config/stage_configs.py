@@ -92,13 +92,13 @@ class CurateConfig(RunConfig):
             if not 0 <= least <= most:
                 raise ValueError(f"`{name}` should rise from at least 0, got {least:g} to {most:g}")
         if self.min_seconds > self.max_seconds:
-            raise ValueError(f"min_seconds should not exceed max_seconds, got {self.min_seconds:g} and {self.max_seconds:g}")
+            raise ValueError("min_seconds should not exceed max_seconds")
         if self.min_chars_per_second >= self.max_chars_per_second:
             raise ValueError("min_chars_per_second should be below max_chars_per_second")
         if self.join_seconds and self.join_seconds[1] > self.max_seconds:
-            raise ValueError(f"join_seconds should stay below max_seconds, got {self.join_seconds[1]:g} and {self.max_seconds:g}")
+            raise ValueError("join_seconds should stay below max_seconds")
         if self.join_seconds and self.clips == "reference":
-            raise ValueError("joined utterances are new recordings: join_seconds needs `clips` to be flac, got reference")
+            raise ValueError("joined utterances are new recordings: expected clips `flac`, got `reference`")
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share should leave something to train on")
         return self

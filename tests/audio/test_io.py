@@ -80,7 +80,7 @@ def test_an_empty_file_is_named(tmp_path):
     assert reason_of(tmp_path / "a.wav") == "EMPTY_FILE"
 
 
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html><p>", b"version https://git-lfs.github.com", b"hi", b"\x00\x01" * 99])
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><p>", b"version https://git-lfs", b"hi", b"\x00\x01" * 99])
 def test_what_is_no_audio_is_named(tmp_path, content):
     (tmp_path / "a.wav").write_bytes(content)
     assert reason_of(tmp_path / "a.wav") == "NOT_AUDIO"
@@ -117,7 +117,12 @@ def test_a_header_without_samples_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "kept", "reason"),
-    [(".wav", 0.5, "TRUNCATED"), (".mp3", 0.6, "TRUNCATED"), (".ogg", 0.95, "DECODE_SHORT"), (".flac", 0.5, "DECODE_ERROR")],
+    [
+        (".wav", 0.5, "TRUNCATED"),
+        (".mp3", 0.6, "TRUNCATED"),
+        (".ogg", 0.95, "DECODE_SHORT"),
+        (".flac", 0.5, "DECODE_ERROR"),
+    ],
 )
 def test_a_truncated_file_is_refused(tmp_path, suffix, kept, reason):
     content = encode_audio(tone(2.0), RATE, suffix)
@@ -137,13 +142,22 @@ def test_truncation_is_seen_in_related_containers(tmp_path, container):
     assert reason_of(path) == "TRUNCATED"
 
 
-@pytest.mark.parametrize(("riff", "data"), [(0, 0), (36, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0), (0xFFFFFFF0, 0xFFFFFFF0)])
+@pytest.mark.parametrize(
+    ("riff", "data"), [(0, 0), (36, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0), (0xFFFFFFF0, 0xFFFFFFF0)]
+)
 def test_a_wav_written_to_a_pipe_is_read_whole(tmp_path, riff, data):
     content = bytearray(encode_audio(tone(), RATE, ".wav"))
     struct.pack_into("<I", content, 4, riff)
     struct.pack_into("<I", content, 40, data)
     (tmp_path / "a.wav").write_bytes(content)
     assert len(read_audio(tmp_path / "a.wav")) == len(tone())
+
+
+def test_truncation_is_seen_by_the_data_chunk_alone(tmp_path):
+    content = bytearray(encode_audio(tone(), RATE, ".wav"))
+    struct.pack_into("<I", content, 4, 0xFFFFFFFF)
+    (tmp_path / "a.wav").write_bytes(content[:-2000])
+    assert reason_of(tmp_path / "a.wav") == "TRUNCATED"
 
 
 def test_a_damaged_flac_is_refused(tmp_path):
@@ -153,7 +167,10 @@ def test_a_damaged_flac_is_refused(tmp_path):
     assert reason_of(tmp_path / "a.flac") == "DECODE_ERROR"
 
 
-@pytest.mark.parametrize(("value", "reason"), [(np.nan, "NON_FINITE"), (np.inf, "NON_FINITE"), (1e29, "OUT_OF_RANGE"), (4494, "OUT_OF_RANGE")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(np.nan, "NON_FINITE"), (np.inf, "NON_FINITE"), (1e29, "OUT_OF_RANGE"), (4494, "OUT_OF_RANGE")],
+)
 def test_impossible_samples_are_refused(tmp_path, value, reason):
     samples = tone()
     samples[100] = value
