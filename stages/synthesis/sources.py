@@ -119,9 +119,8 @@ class Prompter:
         seconds = time.perf_counter() - began
         if len(speech.waveform) <= speech.prompt_samples:
             raise UsageError("the model generated nothing")
-        if continuing:
-            return Output(Sound(speech.waveform, speech.sample_rate), speech.prompt_samples, seconds, speech.stop_reason)
-        return Output(Sound(speech.generated, speech.sample_rate), 0, seconds, speech.stop_reason)
+        waveform, given = (speech.waveform, speech.prompt_samples) if continuing else (speech.generated, 0)
+        return Output(Sound(waveform, speech.sample_rate), given, seconds, speech.stop_reason)
 
     def _beginning(self, recording: Sound) -> tuple[np.ndarray, str]:
         """Return the first seconds of the recording, without a text: the text to speak holds it already."""

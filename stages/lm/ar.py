@@ -1,0 +1,215 @@
+"""The autoregressive model: text in, the lowest stream's codes out, one delayed step at a time.
+
+    input    text ... | start   late 0   late 1  ...  late S-2
+    output            | late 0  late 1   late 2  ...  late S-1        S = frames + codebooks
+
+One end frame follows the codes before they are delayed. Every stream reads the id `codebook_size`
+where it has nothing to say (the fill, and the start); on stream 0's head that same class is the end.
+HALL-E reads six streams at 8 Hz; VALL-E is this model with one (section 5, appendix A.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.config.models import ARConfig
+from stages.lm.delay import delay, undelay
+from stages.lm.transformer import (
+    Context,
+    InitReport,
+    KeyValueCache,
+    Transformer,
+    init_linear,
+    init_table,
+    load_matching,
+    sinusoids,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Delayed inputs and targets [batch, codebooks, steps], and which targets count."""
+
+    inputs: Tensor
+    targets: Tensor
+    scored: Tensor
+
+
+@dataclass(frozen=True)
+class CodebookSums:
+    """Summed cross-entropy (nats), scored tokens and correct guesses, each [codebooks or levels]."""
+
+    losses: Tensor
+    tokens: Tensor
+    correct: Tensor
+
+
+@dataclass
+class Decoding:
+    """A batch of sequences under construction: where each one's next step lies, in columns and in positions."""
+
+    cache: KeyValueCache
+    next_columns: Tensor  # [batch]
+    next_steps: Tensor  # [batch]
+    visible: int  # columns written by the longest sequence
+
+
+def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
+    """Append the end frame, delay, and mark what is scored: codes [batch, codebooks, frames].
+
+    The fill is never scored, nor is the end frame on any stream but 0.
+    """
+    num_codebooks, num_frames = codes.shape[1:]
+    frames = torch.arange(num_frames + 1, device=codes.device)
+    padded = F.pad(codes, (0, 1), value=fill)
+    padded = padded.masked_fill(frames >= frame_lengths[:, None, None], fill)
+    late = delay(padded, fill)
+    steps = torch.arange(late.shape[-1], device=codes.device)
+    frame_of = steps - torch.arange(num_codebooks, device=codes.device)[:, None]
+    ends = frame_lengths[:, None, None] + (torch.arange(num_codebooks, device=codes.device) == 0)[:, None]
+    return Layout(
+        inputs=F.pad(late[:, :, :-1], (1, 0), value=fill),
+        targets=late,
+        scored=(frame_of >= 0) & (frame_of < ends),
+    )
+
+
+class ARModel(nn.Module):
+    """Predict `codes` [batch, codebooks, frames] from `text` [batch, tokens] with a causal transformer."""
+
+    def __init__(self, config: ARConfig):
+        super().__init__()
+        self.config = config
+        dim = config.transformer.dim
+        self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
+        self.audio_embeddings = nn.ModuleList(
+            nn.Embedding(config.codebook_size + 1, dim) for _ in range(config.num_codebooks)
+        )
+        self.transformer = Transformer(config.transformer)
+        self.heads = nn.ModuleList(
+            nn.Linear(dim, config.codebook_size + (index == 0)) for index in range(config.num_codebooks)
+        )
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        init_table(self.text_embedding)
+        for table in self.audio_embeddings:
+            init_table(table, self.config.num_codebooks)
+        for head in self.heads:
+            init_linear(head)
+
+    @property
+    def fill(self) -> int:
+        """Input id of an empty slot; as a class of stream 0, the end."""
+        return self.config.codebook_size
+
+    def loss(self, text: Tensor, text_lengths: Tensor, codes: Tensor, frame_lengths: Tensor) -> CodebookSums:
+        """Return per-codebook sums over the real tokens of a padded batch; the caller divides them."""
+        plan = layout(codes, frame_lengths, self.fill)
+        hidden = self._hidden(text, text_lengths, plan.inputs)
+        targets = plan.targets.masked_fill(~plan.scored, -100)
+        losses, correct = [], []
+        for index, head in enumerate(self.heads):
+            logits = head(hidden).float()
+            losses.append(F.cross_entropy(logits.transpose(1, 2), targets[:, index], reduction="sum"))
+            correct.append((logits.argmax(-1) == targets[:, index]).sum())
+        return CodebookSums(torch.stack(losses), plan.scored.sum(dim=(0, 2)), torch.stack(correct))
+
+    def log_probabilities(self, text: Tensor, text_lengths: Tensor, codes: Tensor, frame_lengths: Tensor) -> Tensor:
+        """Return the log-probability of every true code and of the end, [batch, codebooks, frames + 1].
+
+        Column `frame_lengths[b]` of stream 0 is the end; what is not scored is 0.
+        """
+        plan = layout(codes, frame_lengths, self.fill)
+        hidden = self._hidden(text, text_lengths, plan.inputs)
+        found = []
+        for index, head in enumerate(self.heads):
+            scores = head(hidden).float().log_softmax(-1)
+            target = plan.targets[:, index].clamp(max=scores.shape[-1] - 1)
+            found.append(scores.gather(-1, target.unsqueeze(-1)).squeeze(-1))
+        return undelay(torch.stack(found, dim=1).masked_fill(~plan.scored, 0.0))
+
+    def begin(
+        self, text: Tensor, text_lengths: Tensor, late: Tensor, step_lengths: Tensor, capacity: int
+    ) -> tuple[list[Tensor], Decoding]:
+        """Read the text and the delayed prompt [batch, codebooks, steps] in one pass and open a cache.
+
+        `step_lengths` [batch] are the real steps of each prompt; `capacity` bounds the columns. Return each
+        head's logits [batch, classes] for the step after the prompt, and the state that `advance` goes on from.
+        """
+        inputs = F.pad(late, (1, 0), value=self.fill)
+        packed = self._pack(text, text_lengths, self._embed_audio(inputs, torch.zeros_like(text_lengths)))
+        columns = torch.arange(packed.shape[1], device=text.device).expand(packed.shape[:2])
+        state = Decoding(
+            cache=KeyValueCache(len(self.transformer.blocks), max(capacity, packed.shape[1])),
+            next_columns=text_lengths + step_lengths + 1,
+            next_steps=step_lengths + 1,
+            visible=int((text_lengths + step_lengths).max()) + 1,
+        )
+        context = Context(
+            causal=True,
+            mask=self._mask(text_lengths, packed.shape[1]),
+            cache=state.cache,
+            columns=columns,
+            visible=packed.shape[1],
+        )
+        hidden = self.transformer(packed, context)
+        last = hidden[torch.arange(len(hidden), device=text.device), state.next_columns - 1]
+        return [head(last).float() for head in self.heads], state
+
+    def advance(self, column: Tensor, state: Decoding) -> list[Tensor]:
+        """Read one delayed column [batch, codebooks]; return each head's logits [batch, classes] for the next."""
+        visible = state.visible + 1
+        mask = None
+        if len(column) > 1:
+            seen = torch.arange(visible, device=column.device) <= state.next_columns[:, None]
+            mask = seen[:, None, None, :]
+        context = Context(mask=mask, cache=state.cache, columns=state.next_columns[:, None], visible=visible)
+        hidden = self.transformer(self._embed_audio(column.unsqueeze(-1), state.next_steps), context)[:, 0]
+        state.next_columns = state.next_columns + 1
+        state.next_steps = state.next_steps + 1
+        state.visible = visible
+        return [head(hidden).float() for head in self.heads]
+
+    def load_from(self, state: dict[str, Tensor]) -> InitReport:
+        """Start from another AR model: a VALL-E of one stream gives blocks, text table and stream 0."""
+        return load_matching(self, state)
+
+    def _hidden(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
+        """Return the outputs [batch, steps, dim] over delayed inputs [batch, codebooks, steps]."""
+        packed = self._pack(text, text_lengths, self._embed_audio(inputs, torch.zeros_like(text_lengths)))
+        hidden = self.transformer(packed, Context(causal=True, mask=self._mask(text_lengths, packed.shape[1])))
+        index = text_lengths[:, None] + torch.arange(inputs.shape[-1], device=text.device)
+        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def _embed_audio(self, late: Tensor, first_steps: Tensor) -> Tensor:
+        """Sum the streams' entries and the positions: [batch, codebooks, steps] -> [batch, steps, dim]."""
+        summed = sum(table(late[:, index]) for index, table in enumerate(self.audio_embeddings))
+        positions = first_steps[:, None] + torch.arange(late.shape[-1], device=late.device)
+        return summed + sinusoids(positions, summed.shape[-1]).to(summed.dtype)
+
+    def _pack(self, text: Tensor, text_lengths: Tensor, audio: Tensor) -> Tensor:
+        """Put each item's audio right behind its own text, so that all padding lies at the end.
+
+        A causal sequence then never sees padding and needs no mask. [batch, tokens + steps, dim].
+        """
+        embedded = self.text_embedding(text)
+        positions = torch.arange(text.shape[1], device=text.device)
+        embedded = embedded + sinusoids(positions, embedded.shape[-1]).to(embedded.dtype)
+        joined = torch.cat([embedded, audio], dim=1)
+        columns = torch.arange(joined.shape[1], device=text.device)
+        source = torch.where(columns < text_lengths[:, None], columns, columns + text.shape[1] - text_lengths[:, None])
+        source = source.clamp(max=joined.shape[1] - 1)
+        return joined.gather(1, source.unsqueeze(-1).expand_as(joined))
+
+    def _mask(self, text_lengths: Tensor, size: int) -> Tensor | None:
+        """Return None for a plain causal mask, else one in which text also sees the text that follows it."""
+        if self.config.text_attention == "causal":
+            return None
+        columns = torch.arange(size, device=text_lengths.device)
+        past = columns <= columns[:, None]
+        return (past | (columns < text_lengths[:, None, None]))[:, None]

@@ -1,0 +1,215 @@
+"""Sample the AR model: text and a prompt's codes in, the whole sequence of codes and why it stopped out.
+
+At step s stream q holds frame s - q. With a prompt of P frames, sampling begins at step P; for a few more
+steps the later streams still hold prompt frames, which are forced. Once stream 0 has drawn the end, the
+other streams finish the frames that it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.errors import UsageError
+from stages.lm.ar import ARModel
+from stages.lm.delay import delay, undelay
+from stages.lm.transformer import valid_positions
+
+StopReason = Literal["end", "max_frames"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn. Frames are counted without the prompt's.
+
+    temperature 0 takes the likeliest code; top_k 0 and top_p 1 keep all of them. The end may not be drawn
+    within `min_frames`, and generation stops at `max_frames`.
+    """
+
+    max_frames: int
+    min_frames: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """`codes` [codebooks, frames], prompt included; `steps` of the model; what each drawn code was worth.
+
+    `log_probabilities` [codebooks, frames + 1] come from the model as it is, before temperature and truncation;
+    column `frames` of stream 0 is the end's, and forced codes have 0.
+    """
+
+    codes: Tensor
+    stop_reason: StopReason
+    steps: int
+    log_probabilities: Tensor
+
+
+def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set all but the `top_k` likeliest classes and all beyond the smallest set of mass `top_p` to -inf."""
+    if 0 < top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p < 1:
+        ranked, order = logits.sort(descending=True, stable=True)
+        probabilities = ranked.softmax(-1)
+        above = probabilities.cumsum(-1) - probabilities  # mass of the likelier ones; 0 for the first, which stays
+        ranked = ranked.masked_fill((above >= top_p) & (above > 0), -torch.inf)
+        logits = torch.empty_like(logits).scatter_(-1, order, ranked)
+    return logits
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Return classes [...] from logits [..., classes] and uniform numbers [...] in 0..1, by inverse CDF."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    kept = truncate(logits.double() / temperature, top_k, top_p)
+    cumulative = kept.softmax(-1).cumsum(-1)
+    wanted = uniform.double().to(logits.device).unsqueeze(-1) * cumulative[..., -1:]
+    last = (kept > -torch.inf).long().cumsum(-1).argmax(-1)  # rounding must not lead past the last kept class
+    return torch.searchsorted(cumulative, wanted.contiguous(), right=True).squeeze(-1).minimum(last)
+
+
+def generate(
+    ar: ARModel, text: Tensor, prompt_codes: Tensor | None, sampling: Sampling, generator: torch.Generator
+) -> Generation:
+    """Speak `text` [tokens] after a prompt [codebooks, frames] (None: in a voice of the model's choosing).
+
+    `text` is that of prompt and speech together. The generator lives on the CPU: the same seed draws the same
+    numbers on every device.
+    """
+    return generate_batch(ar, [text], [prompt_codes], sampling, [generator])[0]
+
+
+@torch.inference_mode()
+def generate_batch(
+    ar: ARModel,
+    texts: Sequence[Tensor],
+    prompts: Sequence[Tensor | None],
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+) -> list[Generation]:
+    """Do what `generate` does for several texts at once; each draws from its own generator."""
+    _check(ar, texts, prompts, sampling)
+    writer = _Writer(ar, texts, prompts, sampling, generators)
+    while not writer.finished:
+        writer.step()
+    return writer.results()
+
+
+def _check(ar: ARModel, texts: Sequence[Tensor], prompts: Sequence[Tensor | None], sampling: Sampling) -> None:
+    wanted = ar.config.num_codebooks
+    for prompt in prompts:
+        if prompt is not None and prompt.shape[0] != wanted:
+            raise UsageError(f"expected a prompt of {wanted} codebooks, got `{prompt.shape[0]}`")
+    if any(len(text) == 0 for text in texts):
+        raise UsageError("expected text to speak, got none of its tokens")
+    if not 0 <= sampling.min_frames <= sampling.max_frames:
+        found = f"`{sampling.min_frames}` and `{sampling.max_frames}`"
+        raise UsageError(f"expected 0 <= min_frames <= max_frames, got {found}")
+
+
+def _stack(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Right-pad tensors [..., length] with zeros; return them stacked and their lengths [batch]."""
+    lengths = torch.tensor([row.shape[-1] for row in rows])
+    size = int(lengths.max())
+    padded = torch.stack([F.pad(row.long(), (0, size - row.shape[-1])) for row in rows])
+    return padded.to(device), lengths.to(device)
+
+
+class _Writer:
+    """One batch being generated. All items sample their first step together, each behind its own prompt."""
+
+    def __init__(self, ar, texts, prompts, sampling, generators):
+        self.ar, self.sampling, self.generators = ar, sampling, generators
+        self.device = ar.text_embedding.weight.device
+        self.num_codebooks = ar.config.num_codebooks
+        prompts = [torch.zeros(self.num_codebooks, 0, dtype=torch.long) if item is None else item for item in prompts]
+        self.prompts = [item.to(self.device).long() for item in prompts]
+        padded, self.prompt_frames = _stack(self.prompts, self.device)
+        padded = padded.masked_fill(~valid_positions(self.prompt_frames, padded.shape[-1])[:, None], ar.fill)
+        # Beyond the prompt's own steps: what its late streams still owe when sampling begins
+        self.late_prompt = delay(F.pad(padded, (0, 1), value=ar.fill), ar.fill)
+        text, text_lengths = _stack([item.to(self.device) for item in texts], self.device)
+        total = int((text_lengths + self.prompt_frames).max()) + sampling.max_frames + self.num_codebooks + 1
+        known = self.late_prompt[:, :, : padded.shape[-1]]
+        self.logits, self.state = ar.begin(text, text_lengths, known, self.prompt_frames, total)
+        self.index = 0  # steps since the end of the prompt
+        self.ends: list[int | None] = [None] * len(texts)  # the index at which stream 0 ended
+        self.reasons: list[StopReason] = ["max_frames"] * len(texts)
+        self.columns: list[Tensor] = []
+        self.scores: list[Tensor] = []
+
+    @property
+    def finished(self) -> bool:
+        return all(end is not None and self.index >= end + self.num_codebooks for end in self.ends)
+
+    def step(self) -> None:
+        """Draw one column of codes [batch, codebooks] and read it back."""
+        column, score = self._draw()
+        column = self._force(column)
+        self._notice_ends(column)
+        self.columns.append(column)
+        self.scores.append(score)
+        self.index += 1
+        if not self.finished:
+            self.logits = self.ar.advance(column, self.state)
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Return codes and their log-probabilities, each [batch, codebooks]."""
+        uniform = torch.stack([torch.rand(self.num_codebooks, generator=item) for item in self.generators])
+        rule = self.sampling
+        codes, scores = [], []
+        for stream, logits in enumerate(self.logits):
+            early = stream == 0 and self.index < rule.min_frames
+            allowed = torch.cat([logits[:, :-1], torch.full_like(logits[:, -1:], -torch.inf)], 1) if early else logits
+            drawn = draw(allowed, uniform[:, stream], rule.temperature, rule.top_k, rule.top_p)
+            codes.append(drawn)
+            scores.append(logits.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1))
+        return torch.stack(codes, dim=1), torch.stack(scores, dim=1)
+
+    def _force(self, column: Tensor) -> Tensor:
+        """Put prompt frames where a late stream still owes them, and the fill behind the end."""
+        streams = torch.arange(self.num_codebooks, device=self.device)
+        steps = (self.prompt_frames + self.index).clamp(max=self.late_prompt.shape[-1] - 1)
+        owed = self.late_prompt.gather(2, steps[:, None, None].expand(-1, self.num_codebooks, 1)).squeeze(-1)
+        column = torch.where(streams > self.index, owed, column)
+        ends = torch.tensor([-1 if end is None else end for end in self.ends], device=self.device)[:, None]
+        behind = (ends >= 0) & (self.index - streams >= ends)
+        return column.masked_fill(behind, self.ar.fill)
+
+    def _notice_ends(self, column: Tensor) -> None:
+        """Record which items drew the end; at `max_frames` end the others by force."""
+        drawn = (column[:, 0] == self.ar.fill).tolist()
+        for item, ended in enumerate(drawn):
+            if self.ends[item] is not None:
+                continue
+            if ended:
+                self.ends[item], self.reasons[item] = self.index, "end"
+            elif self.index >= self.sampling.max_frames:
+                self.ends[item] = self.index
+                column[item, 0] = self.ar.fill
+
+    def results(self) -> list[Generation]:
+        columns, scores = torch.stack(self.columns, dim=2), torch.stack(self.scores, dim=2)
+        return [self._result(item, columns[item], scores[item]) for item in range(len(self.ends))]
+
+    def _result(self, item: int, columns: Tensor, scores: Tensor) -> Generation:
+        num_prompt, num_new = self.prompts[item].shape[-1], self.ends[item]
+        num_steps = num_new + self.num_codebooks
+        late = torch.cat([self.late_prompt[item, :, :num_prompt], columns[:, :num_steps]], dim=1)
+        late_scores = torch.cat([scores.new_zeros(self.num_codebooks, num_prompt), scores[:, :num_steps]], dim=1)
+        codes = undelay(late.unsqueeze(0))[0]
+        worth = undelay(late_scores.unsqueeze(0))[0]
+        worth[:, :num_prompt] = 0
+        worth[1:, -1] = 0
+        if self.reasons[item] == "max_frames":
+            worth[0, -1] = 0
+        return Generation(codes[:, :-1], self.reasons[item], num_prompt + num_steps, worth)

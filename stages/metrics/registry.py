@@ -1,0 +1,69 @@
+"""All metrics by name, and which of them an evaluation can compute.
+
+To add a metric, write a `Metric` in a file of its own and register it here (or name it `package.module:Class`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+
+from stages.errors import MissingModelError, UsageError
+from stages.metrics.base import Metric, Need
+from stages.metrics.duration import DurationDistance, RealTimeFactor
+from stages.metrics.intelligibility import CorpusWER, MeanWER
+from stages.metrics.quality import PESQ, STOI, MelDistance
+
+_BUILT_IN = (CorpusWER(), MeanWER(), DurationDistance(), PESQ(), STOI(), MelDistance(), RealTimeFactor())
+_METRICS: dict[str, Metric] = {metric.name: metric for metric in _BUILT_IN}
+_MEANING: dict[Need, str] = {
+    "transcript": "a recogniser",
+    "reference": "recordings to compare durations with",
+    "aligned_reference": "the very recordings that were encoded, which only the reconstruction setting has",
+    "timing": "the time that the synthesis took",
+}
+
+
+def register(metric: Metric) -> None:
+    """Make `metric` known under its name; evaluations that can compute it will."""
+    _METRICS[metric.name] = metric
+
+
+def choose_metrics(names: Sequence[str], offered: Iterable[Need]) -> list[Metric]:
+    """Return the metrics of these names, or by default all that need no more than what is `offered`.
+
+    One that is asked for by name and cannot run is returned too: `why_not` then says why it has no value.
+    """
+    if names:
+        return [load_metric(name) for name in names]
+    return [metric for metric in _METRICS.values() if metric.needs <= set(offered)]
+
+
+def load_metric(name: str) -> Metric:
+    """Return a registered metric, or an instance of `package.module:Class`."""
+    if name in _METRICS:
+        return _METRICS[name]
+    if ":" not in name:
+        raise UsageError(f"expected metrics out of {', '.join(_METRICS)}, got `{name}`",
+                         hint="a metric of your own is named package.module:Class")
+    module_name, _, class_name = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)()
+    except (ImportError, AttributeError) as error:
+        raise MissingModelError(f"the metric `{name}` cannot be loaded: {error}",
+                                hint=f"is `{module_name}` installed?") from error
+
+
+def why_not(metric: Metric, offered: Iterable[Need]) -> str:
+    """Return why `metric` cannot be computed, or ''."""
+    lacking = sorted(metric.needs - set(offered))
+    if lacking:
+        return "needs " + " and ".join(_MEANING[need] for need in lacking)
+    return metric.unavailable()
+
+
+def column_title(metric: Metric, recogniser: str) -> str:
+    """Return the heading of a metric's column, with the recogniser whose hearing it rests on, and the unit."""
+    heard_by = f" ({recogniser})" if "transcript" in metric.needs else ""
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{metric.label}{heard_by}{unit}"

@@ -1,0 +1,166 @@
+"""`halle train-ar`: a token store to the AR language model, HALL-E's or the VALL-E baseline's (section 5)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.run_dir import check_output, claim_output
+from stages.config.models import ARConfig
+from stages.config.stage_configs import TrainARConfig
+from stages.data.batching import BatchPlan, chunks, rank_slice
+from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
+from stages.lm.ar import ARModel, CodebookSums
+from stages.lm.transformer import InitReport
+from stages.training.loop import Run, finished_result, train
+from stages.training.optim import parameter_groups
+
+STAGE = "train-ar"
+log = logging.getLogger("halle.train_ar")
+
+
+def run(config: TrainARConfig) -> dict:
+    """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
+    data, init, parents = _open(config)
+    process = Run(config)
+    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+        result = finished_result(output, config.training.steps)
+        task = None
+        if result is None:
+            task = ARTask(config, data, init, parents)
+            result = train(task, process, output)
+            if process.is_main:
+                output.finish()
+    return {
+        "run": config.out,
+        "checkpoint": result.checkpoint.as_posix(),
+        "steps": result.step,
+        **data.describe(),
+        **({"init": task.init_report.counts()} if task and task.init_report else {}),
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items()},
+    }
+
+
+def plan(config: TrainARConfig) -> dict:
+    """Check the inputs and return what would be read, built and written."""
+    data, init, parents = _open(config)
+    check_output(STAGE, config, parents)
+    with torch.device("meta"):
+        model = ARModel(model_config(config, data))
+    return {
+        **data.describe(),
+        "init": init.folder.as_posix() if init else None,
+        "model": model.config.model_dump(mode="json"),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": config.training.steps,
+        "batches_an_epoch": len(_batch_plan(config, data)),
+        "writes": config.out,
+    }
+
+
+def model_config(config: TrainARConfig, data: TokenData) -> ARConfig:
+    """Return the architecture; what reads tokens follows the store."""
+    return config.model.model_copy(
+        update={
+            "num_codebooks": data.lowest.num_codebooks,
+            "codebook_size": data.lowest.codebook_size,
+            "text_vocab_size": data.tokenizer.vocab_size,
+        }
+    )
+
+
+def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str, str]]:
+    data = open_tokens(config.tokens, config.system)
+    parents = data.parents()
+    init = load_checkpoint(config.init, "ar") if config.init else None
+    if init is not None:
+        parents["init"] = init.fingerprint
+    return data, init, parents
+
+
+def _batch_plan(config: TrainARConfig, data: TokenData) -> BatchPlan:
+    budget = config.training.batch_tokens // config.training.accumulation
+    return BatchPlan(ar_lengths(data, data.train), budget, config.seed)
+
+
+class ARTask:
+    """Cross-entropy of every stream's next code; streams weigh the same, tokens of a stream too (MusicGen)."""
+
+    def __init__(self, config: TrainARConfig, data: TokenData, init: Checkpoint | None, parents: dict[str, str]):
+        torch.manual_seed(config.seed)
+        self.config, self.data, self.parents = config, data, parents
+        self.model = ARModel(model_config(config, data))
+        self.init_report = _start_from(self.model, init) if init else None
+        self.networks = {"model": self.model}
+        training = config.training
+        groups = parameter_groups(self.model, training.weight_decay)
+        self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
+        self.plan = _batch_plan(config, data)
+
+    def prepare(self, run: Run) -> None:
+        """Nothing is measured before step 1."""
+
+    def batch(self, step: int, micro: int, run: Run) -> tuple[ARBatch, bool]:
+        """Return this process's utterances of the global batch, and whether they count."""
+        items = self.plan.items((step - 1) * self.config.training.accumulation + micro)
+        own, counted = rank_slice(items, run.rank, run.world_size)
+        return ar_batch(self.data, self.data.train[own]).to(run.device), counted
+
+    def train_step(self, batch: tuple[ARBatch, bool], run: Run) -> dict[str, Tensor]:
+        own, counted = batch
+        sums = self._sums(own, run)
+        local = torch.stack([sums.losses.detach(), sums.tokens, sums.correct]) * float(counted)
+        losses, tokens, correct = run.sum_over_ranks(local)
+        # The loop averages gradients over processes; each adds its share of the mean over all real tokens.
+        run.backward((sums.losses / tokens).mean() * float(counted) * run.world_size)
+        return {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
+                **_by_codebook("loss", losses / tokens)}  # fmt: skip
+
+    def validate(self, run: Run) -> dict[str, float]:
+        """Return loss and accuracy of true codes given true codes before them, also for each codebook."""
+        items = self.data.validation[: self.config.training.validation_items]
+        total = torch.zeros(3, self.model.config.num_codebooks, device=run.device)
+        for part in chunks(ar_lengths(self.data, items), self.config.training.batch_tokens):
+            sums = self._sums(ar_batch(self.data, items[part]).to(run.device), run)
+            total += torch.stack([sums.losses, sums.tokens, sums.correct])
+        losses, tokens, correct = total
+        measures = {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
+                    **_by_codebook("loss", losses / tokens), **_by_codebook("accuracy", correct / tokens)}  # fmt: skip
+        return {name: float(value) for name, value in measures.items()}
+
+    def identity(self) -> tuple[str, dict, dict]:
+        """Return what synthesis needs beside the weights: tokenizer, system, and how long the training data was."""
+        architecture = {
+            "system": self.data.system,
+            "model": self.model.config.model_dump(mode="json"),
+            "stream": self.data.lowest.name,
+            "frame_rate": self.data.lowest.frame_rate,
+            "max_frames": self.data.longest(self.data.lowest.name),
+            "max_text_tokens": self.data.longest("text"),
+            "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
+        }
+        return "ar", architecture, self.parents
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing but the network and its optimizer is resumed."""
+
+    def _sums(self, batch: ARBatch, run: Run) -> CodebookSums:
+        with run.autocast():
+            return self.model.loss(batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
+
+
+def _by_codebook(name: str, values: Tensor) -> dict[str, Tensor]:
+    return {f"{name}.codebook{index}": value for index, value in enumerate(values, start=1)}
+
+
+def _start_from(model: ARModel, init: Checkpoint) -> InitReport:
+    report = model.load_from(init.tensors)
+    report.log(log, init.folder)
+    return report

@@ -1,0 +1,236 @@
+"""`halle train-nar`: a token store and its codec to the NAR language model, HALL-E's or VALL-E's (section 5)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.run_dir import check_output, claim_output
+from stages.codec.base import Codec
+from stages.codec.registry import codec_fingerprint, load_codec
+from stages.config.models import NARConfig
+from stages.config.stage_configs import TrainNARConfig
+from stages.data.batching import BatchPlan, chunks, rank_slice
+from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
+from stages.errors import UsageError
+from stages.lm.ar import CodebookSums
+from stages.lm.nar import NARModel
+from stages.lm.transformer import InitReport, valid_positions
+from stages.training.loop import Run, finished_result, train
+from stages.training.optim import parameter_groups
+
+STAGE = "train-nar"
+STATISTICS_BATCHES = 8  # batches whose features set the input statistics
+log = logging.getLogger("halle.train_nar")
+
+
+def run(config: TrainNARConfig) -> dict:
+    """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
+    data, codec, init, parents = _open(config)
+    process = Run(config)
+    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+        result = finished_result(output, config.training.steps)
+        task = None
+        if result is None:
+            task = NARTask(config, data, codec.to(process.device), init, parents)
+            result = train(task, process, output)
+            if process.is_main:
+                output.finish()
+    return {
+        "run": config.out,
+        "checkpoint": result.checkpoint.as_posix(),
+        "steps": result.step,
+        **data.describe(),
+        **({"init": task.init_report.counts()} if task and task.init_report else {}),
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items()},
+    }
+
+
+def plan(config: TrainNARConfig) -> dict:
+    """Check the inputs and return what would be read, built and written."""
+    data, codec, init, parents = _open(config)
+    check_output(STAGE, config, parents)
+    with torch.device("meta"):
+        model = NARModel(model_config(config, data, codec))
+    return {
+        **data.describe(),
+        "codec": config.codec,
+        "init": init.folder.as_posix() if init else None,
+        "model": model.config.model_dump(mode="json"),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": config.training.steps,
+        "batches_an_epoch": len(_batch_plan(config, data, codec)),
+        "writes": config.out,
+    }
+
+
+def model_config(config: TrainNARConfig, data: TokenData, codec: Codec) -> NARConfig:
+    """Return the architecture; what reads tokens and features follows the store, the codec and the system."""
+    return config.model.model_copy(
+        update={
+            "num_levels": codec.hierarchy.num_levels,
+            "codebook_size": codec.hierarchy.codebook_size,
+            "latent_dim": codec.hierarchy.latent_dim,
+            "text_vocab_size": data.tokenizer.vocab_size,
+            "text_mode": "cross" if data.system == "halle" else "prefix",
+        }
+    )
+
+
+def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, dict[str, str]]:
+    data = open_tokens(config.tokens, config.system)
+    if not config.codec:
+        raise UsageError("expected the codec of the token store after --codec, got none", "give --codec RUN")
+    codec = load_codec(config.codec).requires_grad_(False)
+    found = codec_fingerprint(codec)
+    if found != data.store.codec_fingerprint:
+        raise UsageError(
+            f"`{config.tokens}` holds tokens of codec `{data.store.codec_fingerprint[:12]}`, "
+            f"but `{config.codec}` is codec `{found[:12]}`",
+            f"give the codec that made the tokens, or make new ones: halle tokenize --codec {config.codec}",
+        )
+    parents = data.parents()
+    init = load_checkpoint(config.init, "nar") if config.init else None
+    if init is not None:
+        parents["init"] = init.fingerprint
+    return data, codec, init, parents
+
+
+def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRule:
+    rate = codec.hierarchy.frame_rate
+    return ClipRule(
+        unit=codec.alignment // codec.hop_length,
+        window=round(config.window_seconds * rate) if data.system == "halle" else None,
+        prompt=round(config.prompt_seconds * rate),
+        no_prompt_probability=config.no_prompt_probability,
+    )
+
+
+def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchPlan:
+    lengths = nar_lengths(data, data.train, codec.hop_length, _clip_rule(config, data, codec))
+    return BatchPlan(lengths, config.training.batch_tokens // config.training.accumulation, config.seed)
+
+
+class NARTask:
+    """Cross-entropy of one random level of every utterance, from its true feature; every frame weighs the same."""
+
+    def __init__(
+        self,
+        config: TrainNARConfig,
+        data: TokenData,
+        codec: Codec,
+        init: Checkpoint | None,
+        parents: dict[str, str],
+    ):
+        torch.manual_seed(config.seed)
+        self.config, self.data, self.codec, self.parents = config, data, codec, parents
+        self.model = NARModel(model_config(config, data, codec))
+        self.init_report: InitReport | None = None
+        if init is not None:
+            self.init_report = self.model.load_from(init.tensors)
+            self.init_report.log(log, init.folder)
+        self.networks = {"model": self.model}
+        training = config.training
+        groups = parameter_groups(self.model, training.weight_decay)
+        self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
+        self.rule = _clip_rule(config, data, codec)
+        self.plan = _batch_plan(config, data, codec)
+
+    def prepare(self, run: Run) -> None:
+        """Set the input statistics from data, unless the model began with those its weights were trained on."""
+        if self.init_report is not None and "input_mean" in self.init_report.loaded:
+            return
+        values = []
+        for number in range(min(STATISTICS_BATCHES, len(self.plan))):
+            batch = self._make(self.data.train[self.plan.items(number)], "statistics").to(run.device)
+            feature = self._inputs(batch)["feature"]
+            values.append(feature.transpose(1, 2)[valid_positions(batch.lengths, feature.shape[-1])])
+        std, mean = torch.std_mean(torch.cat(values).double(), dim=0)
+        self.model.set_input_statistics(mean, std)
+
+    def batch(self, step: int, micro: int, run: Run) -> tuple[NARBatch, bool]:
+        """Return this process's clips of the global batch, and whether they count."""
+        number = (step - 1) * self.config.training.accumulation + micro
+        own, counted = rank_slice(self.plan.items(number), run.rank, run.world_size)
+        return self._make(self.data.train[own], number).to(run.device), counted
+
+    def train_step(self, batch: tuple[NARBatch, bool], run: Run) -> dict[str, Tensor]:
+        own, counted = batch
+        sums = self._sums(own, run)
+        total = sums.losses.sum()
+        local = torch.stack([total.detach(), sums.tokens.sum(), sums.correct.sum()]) * float(counted)
+        loss, tokens, correct = run.sum_over_ranks(local)
+        # The loop averages gradients over processes; each adds its share of the mean over all real tokens.
+        run.backward(total / tokens * float(counted) * run.world_size)
+        return {"loss": loss / tokens, "accuracy": correct / tokens}
+
+    def validate(self, run: Run) -> dict[str, float]:
+        """Return loss and accuracy from true features, over all levels and for each."""
+        items = self.data.validation[: self.config.training.validation_items]
+        total = torch.zeros(3, self.model.config.num_levels, device=run.device)
+        lengths = nar_lengths(self.data, items, self.codec.hop_length, self.rule)
+        for part in chunks(lengths, self.config.training.batch_tokens):
+            batch = self._make(items[part], "validation").to(run.device)
+            for level in range(1, self.model.config.num_levels + 1):
+                sums = self._sums(batch.at_level(level), run)
+                total += torch.stack([sums.losses, sums.tokens, sums.correct])
+        losses, tokens, correct = total
+        measures = {"loss": losses.sum() / tokens.sum(), "accuracy": correct.sum() / tokens.sum()}
+        for index in range(self.model.config.num_levels):
+            measures[f"loss.level{index + 1}"] = losses[index] / tokens[index]
+            measures[f"accuracy.level{index + 1}"] = correct[index] / tokens[index]
+        return {name: float(value) for name, value in measures.items()}
+
+    def identity(self) -> tuple[str, dict, dict]:
+        """Return what synthesis needs beside the weights: the system and how long clips and prompts were."""
+        architecture = {
+            "system": self.data.system,
+            "model": self.model.config.model_dump(mode="json"),
+            "window_seconds": self.config.window_seconds if self.data.system == "halle" else None,
+            "prompt_seconds": self.config.prompt_seconds,
+            "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
+        }
+        return "nar", architecture, self.parents
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing but the network and its optimizer is resumed."""
+
+    def _make(self, items, step: int | str) -> NARBatch:
+        levels = self.codec.hierarchy.num_levels
+        return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step)
+
+    def _inputs(self, batch: NARBatch) -> dict[str, Tensor]:
+        """Return features and targets of each item's level, and the complete features of the prompts."""
+        hierarchy = self.codec.hierarchy
+        levels = torch.tensor(batch.levels, device=batch.lengths.device)
+        feature = targets = None
+        for level in sorted(set(batch.levels)):
+            rows = levels == level
+            streams = {name: codes[rows] for name, codes in batch.clips.items()}
+            found, codes = hierarchy.teacher_feature(streams, level), hierarchy.level_codes(streams, level)
+            if feature is None:
+                feature = found.new_zeros(len(rows), *found.shape[1:])
+                targets = codes.new_zeros(len(rows), codes.shape[-1])
+            feature[rows], targets[rows] = found, codes
+        prompt = None
+        if batch.prompt_lengths.max() > 0:
+            prompt = hierarchy.teacher_feature(batch.prompts, hierarchy.num_levels + 1)
+        return {"feature": feature, "targets": targets, "levels": levels, "prompt": prompt}
+
+    def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
+        inputs = self._inputs(batch)
+        with run.autocast():
+            return self.model.loss(
+                lengths=batch.lengths,
+                text=batch.text,
+                text_lengths=batch.text_lengths,
+                prompt_lengths=batch.prompt_lengths,
+                **inputs,
+            )

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from tiny_lm import SIZE, STREAMS, make_ar, utterance
+
+from stages.config.models import ARConfig, TransformerConfig
+from stages.errors import UsageError
+from stages.lm.ar import ARModel
+from stages.lm.generate import Sampling, draw, generate, generate_batch, truncate
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def never_ending_ar(**options):
+    model = make_ar(**options)
+    with torch.no_grad():
+        model.heads[0].bias[SIZE] = -1e4
+    return model
+
+
+def test_an_overfitted_model_speaks_its_utterance_back_and_ends():
+    torch.manual_seed(0)
+    text, codes = utterance(5, 12)
+    small = TransformerConfig(dim=64, num_heads=4, num_layers=2, ffn_dim=128)
+    model = ARModel(ARConfig(transformer=small, num_codebooks=STREAMS, codebook_size=SIZE, text_vocab_size=20))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        sums = model.loss(text, torch.tensor([5]), codes, torch.tensor([12]))
+        optimizer.zero_grad()
+        (sums.losses.sum() / sums.tokens.sum()).backward()
+        optimizer.step()
+    greedy = Sampling(max_frames=40, temperature=0)
+    for prompt in (None, codes[0, :, :1], codes[0, :, :7]):
+        spoken = generate(model.eval(), text[0], prompt, greedy, seeded())
+        assert spoken.stop_reason == "end"
+        assert torch.equal(spoken.codes, codes[0])
+        assert spoken.steps == 12 + STREAMS
+        true = model.log_probabilities(text, torch.tensor([5]), codes, torch.tensor([12]))[0]
+        num_prompt = 0 if prompt is None else prompt.shape[1]
+        assert torch.allclose(spoken.log_probabilities[:, num_prompt:], true[:, num_prompt:], atol=1e-5)
+        assert (spoken.log_probabilities[:, :num_prompt] == 0).all()
+
+
+@pytest.mark.parametrize("num_prompt", [0, 1, 3, 9])
+@pytest.mark.parametrize("num_codebooks", [1, STREAMS])
+def test_sampled_log_probabilities_are_the_teacher_forced_ones(num_prompt, num_codebooks):
+    model = make_ar(num_codebooks)
+    text, codes = utterance(6, num_prompt, num_codebooks)
+    spoken = generate(model, text[0], codes[0], Sampling(max_frames=15, temperature=0.9, top_k=8), seeded())
+    num_frames = spoken.codes.shape[1]
+    true = model.log_probabilities(text, torch.tensor([6]), spoken.codes[None], torch.tensor([num_frames]))[0]
+    if spoken.stop_reason == "max_frames":
+        true[0, num_frames] = 0
+    assert torch.allclose(spoken.log_probabilities[:, num_prompt:], true[:, num_prompt:], atol=1e-5)
+
+
+def test_prompt_tails_are_forced_not_sampled():
+    model = never_ending_ar()
+    text, codes = utterance(6, 4)
+    spoken = generate(model, text[0], codes[0], Sampling(max_frames=5), seeded())
+    assert torch.equal(spoken.codes[:, :4], codes[0])
+    assert spoken.codes.shape == (STREAMS, 9)
+    assert spoken.codes.max() < SIZE
+
+
+def test_a_sequence_that_never_ends_is_whole_up_to_the_limit_and_says_so():
+    spoken = generate(never_ending_ar(), utterance(6, 0)[0][0], None, Sampling(max_frames=8), seeded())
+    assert spoken.stop_reason == "max_frames"
+    assert spoken.codes.shape == (STREAMS, 8) and spoken.steps == 8 + STREAMS
+    assert spoken.codes.max() < SIZE
+
+
+def test_the_end_is_not_drawn_before_min_frames():
+    model = make_ar()
+    with torch.no_grad():
+        model.heads[0].bias[SIZE] = 1e4
+    for min_frames in (0, 4):
+        spoken = generate(model, utterance(6, 0)[0][0], None, Sampling(10, min_frames=min_frames), seeded())
+        assert spoken.stop_reason == "end" and spoken.codes.shape[1] == min_frames
+
+
+def test_the_same_seed_gives_the_same_codes_and_another_seed_others():
+    model, text = never_ending_ar(), utterance(6, 0)[0][0]
+    first, again, other = (generate(model, text, None, Sampling(10), seeded(seed)).codes for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_batch_generates_what_each_text_gives_alone():
+    model = make_ar().double()
+    jobs = [(utterance(6, 4), 3), (utterance(9, 0, seed=1), 4), (utterance(2, 7, seed=2), 5)]
+    texts, prompts = [text[0] for (text, _), _ in jobs], [codes[0] for (_, codes), _ in jobs]
+    sampling = Sampling(max_frames=20, top_p=0.95)
+    together = generate_batch(model, texts, prompts, sampling, [seeded(seed) for _, seed in jobs])
+    assert len({item.codes.shape[1] for item in together}) > 1
+    for text, prompt, (_, seed), item in zip(texts, prompts, jobs, together, strict=True):
+        alone = generate(model, text, prompt, sampling, seeded(seed))
+        assert torch.equal(item.codes, alone.codes)
+        assert (item.stop_reason, item.steps) == (alone.stop_reason, alone.steps)
+
+
+def test_draw_follows_the_probabilities():
+    logits = torch.tensor([0.1, 0.0, 0.6, 0.3]).log().expand(4000, 4)
+    drawn = draw(logits, torch.rand(4000, generator=seeded()), temperature=1.0)
+    shares = drawn.bincount(minlength=4) / 4000
+    assert torch.allclose(shares, torch.tensor([0.1, 0.0, 0.6, 0.3]), atol=0.03) and shares[1] == 0
+
+
+def test_draw_never_leaves_the_kept_classes_even_at_the_ends_of_the_interval():
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, 4)
+    assert draw(logits, torch.tensor([0.0, 1.0]), temperature=1.0).tolist() == [1, 2]
+
+
+def test_top_k_and_top_p_keep_the_likeliest():
+    logits = torch.tensor([0.05, 0.5, 0.15, 0.3]).log()
+    assert (truncate(logits, top_k=2, top_p=1.0) > -torch.inf).tolist() == [False, True, False, True]
+    assert (truncate(logits, top_k=0, top_p=0.7) > -torch.inf).tolist() == [False, True, False, True]
+    assert (truncate(logits, top_k=0, top_p=0.4) > -torch.inf).tolist() == [False, True, False, False]
+    assert (truncate(logits, top_k=0, top_p=0.0) > -torch.inf).tolist() == [False, True, False, False]
+
+
+def test_wrong_prompts_and_empty_text_are_refused():
+    model = make_ar()
+    with pytest.raises(UsageError, match="expected a prompt of 6 codebooks, got `1`"):
+        generate(model, torch.tensor([1]), torch.zeros(1, 4, dtype=torch.long), Sampling(4), seeded())
+    with pytest.raises(UsageError, match="expected text"):
+        generate(model, torch.tensor([], dtype=torch.long), None, Sampling(4), seeded())
+    with pytest.raises(UsageError, match="min_frames"):
+        generate(model, torch.tensor([1]), None, Sampling(4, min_frames=5), seeded())

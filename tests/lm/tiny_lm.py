@@ -1,0 +1,27 @@
+"""A tiny AR model and utterances for the tests of this folder."""
+
+import torch
+
+from stages.config.models import ARConfig, TransformerConfig
+from stages.lm.ar import ARModel
+
+SIZE, STREAMS = 11, 6
+TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
+
+
+def make_ar(num_codebooks=STREAMS, attention="causal"):
+    torch.manual_seed(0)
+    config = ARConfig(
+        transformer=TINY,
+        num_codebooks=num_codebooks,
+        codebook_size=SIZE,
+        text_vocab_size=20,
+        text_attention=attention,
+    )
+    return ARModel(config).eval()
+
+
+def utterance(num_tokens, num_frames, num_codebooks=STREAMS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(20, (1, num_tokens), generator=generator)
+    return text, torch.randint(SIZE, (1, num_codebooks, num_frames), generator=generator)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from stages.errors import MissingModelError, UsageError
+from stages.metrics import registry
+from stages.metrics.base import Measurement, Metric
+from stages.metrics.registry import choose_metrics, column_title, load_metric, register, why_not
+from stages.metrics.scoring import Output, Scorer, Sound
+
+
+class Loudness(Metric):
+    name = "loudness"
+    label = "loudness"
+    better = "higher"
+
+    def measure(self, item):
+        return Measurement(1.0, numbers={"value": float(np.abs(item.waveform).max())})
+
+
+def names(metrics):
+    return [metric.name for metric in metrics]
+
+
+def test_each_setting_gets_the_metrics_it_can_compute():
+    speaking = names(choose_metrics((), {"transcript", "reference", "timing"}))
+    assert speaking == ["wer", "wer_mean", "duration_distance", "real_time_factor"]
+    decoding = names(choose_metrics((), {"transcript", "aligned_reference"}))
+    assert decoding == ["wer", "wer_mean", "pesq", "stoi", "mel_distance"]
+
+
+def test_a_metric_asked_for_by_name_that_cannot_run_says_why():
+    (metric,) = choose_metrics(("pesq",), {"transcript", "reference"})
+    assert "reconstruction setting" in why_not(metric, {"transcript", "reference"})
+    scorer = Scorer([metric], frozenset({"reference"}), transcriber=None)
+    sound = Sound(np.ones(RATE := 16_000, np.float32), RATE)
+    scored = scorer.score("text", Output(sound), sound)["metrics"]["pesq"]
+    assert scored["value"] is None and "reconstruction setting" in scored["reason"]
+
+
+def test_columns_that_rest_on_a_recogniser_name_it():
+    assert column_title(load_metric("wer"), "pocketsphinx") == "WER (pocketsphinx), %"
+    assert column_title(load_metric("duration_distance"), "pocketsphinx") == "duration WD, s"
+
+
+def test_a_new_metric_needs_one_registration(monkeypatch):
+    monkeypatch.setattr(registry, "_METRICS", dict(registry._METRICS))
+    register(Loudness())
+    assert "loudness" in names(choose_metrics((), set()))
+
+
+def test_a_metric_of_ones_own_is_named_by_module_and_class(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_metrics", types.SimpleNamespace(Loudness=Loudness))
+    assert load_metric("my_metrics:Loudness").name == "loudness"
+    with pytest.raises(MissingModelError, match="cannot be loaded"):
+        load_metric("my_metrics:Nothing")
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"wer, .*got `werr`"):
+        load_metric("werr")

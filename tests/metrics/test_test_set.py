@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.artifacts.manifest import Utterance
+from stages.config.stage_configs import EvalConfig
+from stages.errors import BadInputsError, UsageError
+from stages.metrics.test_set import (
+    choose_prompt,
+    cut_prompt,
+    file_stem,
+    find_test_set,
+    match_hypotheses,
+    plan_cases,
+    read_test_set,
+    refuse_bad_set,
+    setting_in_words,
+)
+
+
+def utterance(name, duration=5.0, speaker="ann", text=None, split="test"):
+    return Utterance(name, Path(f"/{name}.wav"), 0.0, duration, speaker, text or f"words of {name}", split)
+
+
+def manifest(folder, *names, split="test"):
+    folder.mkdir(parents=True)
+    rows = [{"id": n, "audio": f"{n}.wav", "duration": 1.0, "text": n, "split": split} for n in names]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_a_set_is_found_as_a_folder_or_by_name_below_the_data_root(tmp_path, monkeypatch):
+    folder = manifest(tmp_path / "data" / "mine", "a")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HALLE_DATA", raising=False)
+    assert find_test_set("mine").resolve() == folder
+    assert find_test_set(str(folder)) == folder
+    assert find_test_set("mine", data_root=str(tmp_path / "data")) == folder
+    monkeypatch.setenv("HALLE_DATA", str(manifest(tmp_path / "other" / "mine", "b").parent))
+    assert find_test_set("mine") == tmp_path / "other" / "mine"
+
+
+@pytest.mark.parametrize("name", ["test-90s", "test-180s"])
+def test_the_papers_test_sets_say_what_they_are_and_where_to_put_them(tmp_path, name):
+    with pytest.raises(UsageError, match=r"MinutesSpeech.*authors of HALL-E") as caught:
+        find_test_set(name, str(tmp_path))
+    assert str(tmp_path / name) in caught.value.hint
+
+
+def test_another_missing_set_is_refused_with_the_places_that_were_tried(tmp_path):
+    with pytest.raises(UsageError, match=r"no test set `nothing`.*manifest\.jsonl"):
+        find_test_set("nothing", str(tmp_path))
+    with pytest.raises(UsageError, match="expected a test set"):
+        find_test_set("")
+
+
+def test_the_rows_marked_test_are_taken_and_all_when_there_are_none(tmp_path):
+    folder = manifest(tmp_path / "set", "a", "b")
+    with (folder / "manifest.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "c", "audio": "c.wav", "duration": 1, "text": "c", "split": "train"}) + "\n")
+    ids = {split: [u.id for u in read_test_set(folder, split)[0].utterances] for split in (None, "train", "all")}
+    assert ids == {None: ["a", "b"], "train": ["c"], "all": ["a", "b", "c"]}
+    only_train = manifest(tmp_path / "train", "a", split="train")
+    assert read_test_set(only_train)[1] == "all"
+    with pytest.raises(UsageError, match="test, train or all, got `dev`"):
+        read_test_set(folder, "dev")
+
+
+def test_a_prompt_is_another_text_of_the_same_speaker_of_suitable_length():
+    target = utterance("target", text="the same words")
+    others = [utterance("twin", text="the same words "), utterance("short", 1.0), utterance("long", 30.0),
+              utterance("wordless", text="..."), utterance("good", 4.0), target]  # fmt: skip
+    assert choose_prompt(target, others, 3.0, 10.0, seed=0).id == "good"
+    assert choose_prompt(target, others[:-2], 3.0, 10.0, seed=0) is None
+
+
+def test_prompts_depend_on_the_seed_and_not_on_how_many_utterances_are_asked_for():
+    utterances = [utterance(f"u{index}") for index in range(30)]
+    prompts = [[case.prompt.id for case in plan_cases(utterances, "cross-sentence", 3, 10, seed)] for seed in (0, 0, 1)]
+    assert prompts[0] == prompts[1] != prompts[2]
+    assert all(prompt != target.id for prompt, target in zip(prompts[0], utterances, strict=True))
+
+
+def test_prompts_stay_within_a_speaker():
+    utterances = [utterance(f"u{index}", speaker=f"s{index % 3}") for index in range(30)]
+    cases = plan_cases(utterances, "cross-sentence", 3, 10, 0)
+    assert all(case.prompt.speaker == case.utterance.speaker for case in cases)
+
+
+def test_what_a_setting_cannot_do_is_refused_with_a_reason():
+    alone = utterance("alone", speaker="bob")
+    utterances = [alone, utterance("x"), utterance("y"), utterance("empty", text=" "), utterance("brief", 2.5)]
+
+    def refused(setting):
+        return {case.utterance.id: case.refused for case in plan_cases(utterances, setting, 3, 10, 0) if case.refused}
+
+    assert refused("reconstruction") == {"empty": "the reference text is empty"}
+    assert set(refused("continuation")) == {"empty", "brief"}
+    assert "not longer than the prompt of 3 s" in refused("continuation")["brief"]
+    assert set(refused("cross-sentence")) == {"empty", "alone"}
+    assert "`bob` has no other utterance" in refused("cross-sentence")["alone"]
+
+
+def test_too_many_refused_utterances_stop_the_evaluation_with_their_reasons():
+    cases = plan_cases([utterance("a", text=" "), utterance("b"), utterance("c")], "reconstruction", 3, 10, 0)
+    refuse_bad_set(cases, most=1)
+    with pytest.raises(BadInputsError, match="got 1: 1: the reference text is empty"):
+        refuse_bad_set(cases, most=0)
+
+
+def test_a_prompt_is_the_first_seconds_of_the_waveform():
+    waveform = np.arange(100)
+    np.testing.assert_array_equal(cut_prompt(waveform, 10, 3.0), np.arange(30))
+
+
+@pytest.mark.parametrize("name", ["plain-1_a.b", "two words", "a/b", "..", "../../etc", "a:b?*", "ü", "100%"])
+def test_every_id_has_a_file_name_inside_the_folder(tmp_path, name):
+    path = tmp_path / f"{file_stem(name)}.wav"
+    assert path.parent == tmp_path and path.resolve().parent == tmp_path.resolve()
+    path.touch()
+    assert file_stem("plain-1_a.b") == "plain-1_a.b"
+
+
+def test_different_ids_have_different_file_names():
+    ids = ["a/b", "a%2Fb", "a b", "a%20b", "..", "%2E%2E"]
+    assert len({file_stem(name) for name in ids}) == len(ids)
+
+
+def test_hypotheses_are_matched_by_stem_and_the_rest_is_counted(tmp_path):
+    for name in ("a.wav", "b.FLAC", "stranger.wav", "c%2Fd.ogg", "notes.txt"):
+        (tmp_path / name).touch()
+    found = match_hypotheses([utterance("a"), utterance("b"), utterance("c/d"), utterance("e")], tmp_path)
+    assert {key: path.name for key, path in found.matched.items()} == {"a": "a.wav", "b": "b.FLAC", "c/d": "c%2Fd.ogg"}
+    assert found.missing == ("e",)
+    assert found.unknown == ("stranger.wav",)
+
+
+def test_two_files_for_one_utterance_are_refused(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "a.flac").touch()
+    with pytest.raises(UsageError, match=r"`a.flac` and `a.wav` .* both for `a`"):
+        match_hypotheses([utterance("a")], tmp_path)
+
+
+def test_a_folder_of_other_audio_is_refused_with_a_name_to_use(tmp_path):
+    (tmp_path / "x.wav").touch()
+    with pytest.raises(UsageError, match=r"1 others, 1 utterances") as caught:
+        match_hypotheses([utterance("a")], tmp_path)
+    assert "a.wav" in caught.value.hint
+    with pytest.raises(UsageError, match="expected a folder"):
+        match_hypotheses([utterance("a")], tmp_path / "none")
+
+
+def test_each_setting_is_told_in_words_and_given_audio_is_not_said_to_be_prompted():
+    told = {setting_in_words(EvalConfig(setting=s)) for s in ("cross-sentence", "continuation", "reconstruction")}
+    assert len(told) == 3
+    assert "whoever made the audio" in setting_in_words(EvalConfig(hypotheses="x", setting="continuation"))

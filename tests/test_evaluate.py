@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_tokens import tiny_codec
+
+from stages import evaluate
+from stages.artifacts.storage import verify_checksums
+from stages.audio.io import read_audio, write_audio
+from stages.codec.registry import export_codec
+from stages.config.stage_configs import EvalConfig
+from stages.errors import BadInputsError, UsageError
+from stages.metrics.scoring import Output, Sound
+from stages.speech import transcriber
+from stages.speech.transcriber import Transcript
+from stages.synthesis.pipeline import Speech
+from stages.synthesis.sources import Prompter, Source, reconstruct
+
+RATE = 8000
+SPEECH = Path(__file__).parents[1] / "examples" / "speech"
+TEXTS = [" ".join(["alpha", "bravo", "cabin", "delta", "eagle", "fable"][i:] + ["gamma"] * i) for i in range(6)]
+
+
+def tone(index, seconds):
+    """The 'speech' of these tests: text number `index` is a tone of 200 + 100 * index Hz."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    return (0.5 * np.sin(2 * np.pi * (200 + 100 * index) * t)).astype(np.float32)
+
+
+class ToneReader:
+    """Hear the text whose tone is the loudest; nothing in silence."""
+
+    name, version = "tone-reader", "1"
+
+    def transcribe(self, waveform, sample_rate):
+        spectrum = np.abs(np.fft.rfft(waveform))
+        index = round((np.argmax(spectrum) * sample_rate / len(waveform) - 200) / 100)
+        return Transcript(TEXTS[index] if spectrum.max() > 1 else "")
+
+
+@pytest.fixture(autouse=True)
+def tone_reader(monkeypatch):
+    monkeypatch.setitem(transcriber._TRANSCRIBERS, "tone-reader", ToneReader)
+
+
+def make_set(folder, count=6, seconds=lambda index: 4.0 + index / 2, **columns):
+    rows = []
+    for index in range(count):
+        write_audio(folder / "clips" / f"u{index}.wav", tone(index, seconds(index)), RATE)
+        rows.append({"id": f"u{index}", "audio": f"clips/u{index}.wav", "duration": seconds(index),
+                     "text": TEXTS[index], "speaker": "ann", "split": "test"}
+                    | {name: of(index) for name, of in columns.items()})  # fmt: skip
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def make_hypotheses(folder, spoken):
+    for name, (index, seconds) in spoken.items():
+        write_audio(folder / f"{name}.wav", tone(index, seconds), RATE)
+    return folder
+
+
+def settings(tmp_path, **changes):
+    given = {"set": str(tmp_path / "set"), "out": str(tmp_path / "out"), "transcriber": "tone-reader",
+             "device": "cpu", "bootstrap_samples": 50} | changes  # fmt: skip
+    return EvalConfig(**given)
+
+
+def read(tmp_path, name="out"):
+    rows = [json.loads(line) for line in (tmp_path / name / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    return json.loads((tmp_path / name / "scores.json").read_text(encoding="utf-8")), {row["id"]: row for row in rows}
+
+
+@pytest.fixture
+def hypotheses(tmp_path):
+    """Right but a second longer for u0..u2, another text for u3, nothing for u4 and u5, and a stranger."""
+    make_set(tmp_path / "set")
+    spoken = {"u0": (0, 5.0), "u1": (1, 5.5), "u2": (2, 6.0), "u3": (4, 6.5), "stranger": (0, 1.0)}
+    return str(make_hypotheses(tmp_path / "hypotheses", spoken))
+
+
+def test_a_folder_of_audio_is_scored_and_missing_files_count_as_all_words_deleted(tmp_path, hypotheses):
+    result = evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    scores, rows = read(tmp_path)
+    assert scores["counts"] == {"scored": 4, "missing": 2, "failed": 0, "refused": 0, "unfinished": 0}
+    assert [row["status"] for row in rows.values()] == ["scored"] * 4 + ["missing"] * 2
+    assert rows["u4"]["output"]["metrics"]["wer"]["value"] == 100.0 and rows["u4"]["reason"]
+    wrong = rows["u3"]["output"]["metrics"]["wer"]["value"]
+    assert wrong > 0 and scores["metrics"]["wer_mean"]["value"] == pytest.approx((wrong + 200) / 6)
+    assert (scores["metrics"]["wer"]["denominator"], scores["metrics"]["wer"]["total"]) == (6, 6)
+    assert scores["metrics"]["wer"]["label"] == "WER (tone-reader), %"
+    assert scores["metrics"]["duration_distance"]["value"] == pytest.approx(1.0)
+    assert scores["metrics"]["duration_distance"]["denominator"] == 4
+    assert scores["unknown_files"] == ["stranger.wav"]
+    assert "4 matched, 2 missing, 1 of no utterance" in result["system"]
+
+
+def test_the_recordings_are_scored_too(tmp_path, hypotheses):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    scores, _ = read(tmp_path)
+    assert set(scores["recordings"]) == {"wer", "wer_mean"}
+    assert scores["recordings"]["wer"]["value"] == 0.0 and scores["recordings"]["wer"]["denominator"] == 6
+
+
+def test_what_is_written_is_complete_and_states_what_results_rest_on(tmp_path, hypotheses):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    scores, rows = read(tmp_path)
+    verify_checksums(tmp_path / "out")
+    assert scores["format_version"] == 1 and scores["setting"] == "cross-sentence"
+    assert scores["recogniser"] == {"name": "tone-reader", "version": "1"}
+    assert scores["normaliser"]["version"]
+    for name, row in rows.items():
+        assert (row["audio"] is None) == (name in ("u4", "u5"))
+        assert row["audio"] is None or len(read_audio(tmp_path / "out" / row["audio"])) == row["seconds"] * RATE
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for path in ("audio/u0.wav", "recordings/u0.wav"):
+        assert f'src="{path}"' in page and (tmp_path / "out" / path).is_file()
+
+
+def test_an_empty_reference_is_refused_and_shown_and_in_no_denominator(tmp_path, hypotheses):
+    make_set(tmp_path / "set", text=lambda index: "..." if index == 0 else TEXTS[index])
+    with pytest.raises(BadInputsError, match="no word left"):
+        evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses, max_bad="1"))
+    scores, rows = read(tmp_path)
+    assert rows["u0"]["status"] == "refused" and "no word left" in rows["u0"]["reason"]
+    assert scores["metrics"]["wer"]["total"] == 5 and scores["counts"]["refused"] == 1
+    assert scores["left_out"]["refused: the reference text has no word left after normalisation"] == 1
+
+
+def test_a_hypothesis_that_cannot_be_read_failed_and_counts_against_the_system(tmp_path, hypotheses):
+    (Path(hypotheses) / "u1.wav").write_bytes(b"this is no audio at all")
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    _, rows = read(tmp_path)
+    assert rows["u1"]["status"] == "failed" and "audio" in rows["u1"]["reason"]
+    assert rows["u1"]["output"]["metrics"]["wer"]["value"] == 100.0
+
+
+def test_a_damaged_recording_is_refused_and_does_not_count_against_the_system(tmp_path, hypotheses):
+    (tmp_path / "set" / "clips" / "u1.wav").write_bytes(b"this is no audio at all")
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    scores, rows = read(tmp_path)
+    assert rows["u1"]["status"] == "refused" and scores["metrics"]["wer"]["total"] == 5
+
+
+def test_a_finished_evaluation_is_not_done_again(tmp_path, hypotheses, monkeypatch):
+    first = evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    written = (tmp_path / "out" / "scores.json").stat().st_mtime_ns
+    monkeypatch.setattr(evaluate, "load_transcriber", lambda name: pytest.fail("nothing is left to transcribe"))
+    assert evaluate.run(settings(tmp_path, hypotheses=hypotheses)) == first
+    assert (tmp_path / "out" / "scores.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("torn", ["", '{"id": "u3", "status": "sco'])
+def test_a_killed_evaluation_goes_on_where_it_was_and_ends_the_same(tmp_path, hypotheses, monkeypatch, torn):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses, out=str(tmp_path / "whole")))
+    real, heard = evaluate.evaluate_case, []
+
+    def killed(job, case, speak, scorer):
+        if case.utterance.id == "u3":
+            raise KeyboardInterrupt
+        return real(job, case, speak, scorer)
+
+    monkeypatch.setattr(evaluate, "evaluate_case", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    assert not (tmp_path / "out" / "scores.json").exists()
+    with (tmp_path / "out" / "items.jsonl").open("a", encoding="utf-8") as file:
+        file.write(torn)
+    monkeypatch.setattr(evaluate, "evaluate_case", lambda *args: heard.append(args[1].utterance.id) or real(*args))
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    assert heard == ["u3", "u4", "u5"]
+    assert read(tmp_path) == read(tmp_path, "whole")
+
+
+def test_more_items_than_before_are_added_to_a_finished_evaluation(tmp_path, hypotheses):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses, max_items=2))
+    assert read(tmp_path)[0]["set"]["evaluated"] == 2
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses, out=str(tmp_path / "whole")))
+    assert read(tmp_path) == read(tmp_path, "whole")
+
+
+def test_other_audio_or_another_setting_in_the_same_folder_is_refused(tmp_path, hypotheses):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    with pytest.raises(UsageError, match="`setting` was `cross-sentence`"):
+        evaluate.run(settings(tmp_path, hypotheses=hypotheses, setting="continuation"))
+    make_hypotheses(Path(hypotheses), {"u0": (1, 3.0)})
+    with pytest.raises(UsageError, match="`system` was"):
+        evaluate.plan(settings(tmp_path, hypotheses=hypotheses))
+
+
+def test_a_plan_checks_the_inputs_and_writes_nothing(tmp_path, hypotheses):
+    told = evaluate.plan(settings(tmp_path, hypotheses=hypotheses))
+    assert told["utterances"] == 6 and told["metrics"] == ["wer", "wer_mean", "duration_distance"]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="MinutesSpeech"):
+        evaluate.plan(settings(tmp_path, set="test-90s", data_root=str(tmp_path)))
+
+
+class FakeCodec(torch.nn.Module):
+    """Codes are the samples that it was given, so that tests can see what was encoded."""
+
+    sample_rate, alignment = RATE, 100
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, waveform):
+        return {"seen": waveform}
+
+
+class FakePipeline:
+    """Answer every prompt with the tone of the text for `seconds`; remember what was asked."""
+
+    def __init__(self, seconds=2.0, stop_reason="end"):
+        self.seconds, self.stop_reason, self.asked = seconds, stop_reason, []
+
+    def speak(self, text, prompt, seed):
+        self.asked.append(types.SimpleNamespace(text=text, prompt=prompt, seed=seed))
+        made = tone(TEXTS.index(text), self.seconds)
+        return Speech(np.concatenate([prompt.waveform, made]), RATE, len(prompt.waveform), self.stop_reason, {})
+
+
+@pytest.fixture
+def with_pipeline(monkeypatch):
+    """Let the evaluation speak with a fake pipeline, prompted by the real code."""
+
+    def install(pipeline):
+        def source(config, utterances):
+            prompter = Prompter(pipeline, FakeCodec(), config)
+            return Source("fake", "a fake", "f" * 64, lambda device: prompter, timed=True)
+
+        monkeypatch.setattr(evaluate, "find_source", source)
+        return pipeline
+
+    return install
+
+
+def test_across_sentences_the_prompt_is_another_utterance_with_its_text_and_only_the_answer_is_scored(
+    tmp_path, with_pipeline
+):
+    make_set(tmp_path / "set")
+    pipeline = with_pipeline(FakePipeline(seconds=2.0))
+    evaluate.run(settings(tmp_path))
+    scores, rows = read(tmp_path)
+    for asked, row in zip(pipeline.asked, rows.values(), strict=True):
+        other = int(row["prompt"][1:])
+        assert row["prompt"] != row["id"] and asked.text == row["text"] and asked.prompt.text == TEXTS[other]
+        whole = read_audio(tmp_path / "set" / "clips" / f"u{other}.wav")
+        np.testing.assert_array_equal(asked.prompt.waveform, whole[: len(whole) // 100 * 100])
+        assert (row["seconds"], row["prompt_seconds"]) == (2.0, 0.0)
+    assert scores["metrics"]["wer"]["value"] == 0.0
+    assert scores["metrics"]["real_time_factor"]["value"] > 0
+    assert len({asked.seed for asked in pipeline.asked}) == 6
+
+
+def test_a_continuation_is_prompted_by_its_own_beginning_cut_before_encoding_and_scored_with_it(
+    tmp_path, with_pipeline
+):
+    make_set(tmp_path / "set")
+    pipeline = with_pipeline(FakePipeline(seconds=4.0))
+    evaluate.run(settings(tmp_path, setting="continuation", prompt_seconds=3.0))
+    scores, rows = read(tmp_path)
+    for asked, row in zip(pipeline.asked, rows.values(), strict=True):
+        beginning = read_audio(tmp_path / "set" / "clips" / f"{row['id']}.wav", duration=3.0)
+        np.testing.assert_array_equal(asked.prompt.streams["seen"][0, 0].numpy(), beginning)
+        assert (asked.text, asked.prompt.text) == (row["text"], "")  # the whole transcript, and no other text
+        assert (row["seconds"], row["prompt_seconds"]) == (7.0, 3.0)
+    # 4, 4.5, .. 6.5 s recorded against 7 s of prompt and answer
+    assert scores["metrics"]["duration_distance"]["value"] == pytest.approx(7.0 - 5.25)
+    assert "prompt plus generated" in scores["setting_in_words"]
+    numbers = rows["u0"]["output"]["metrics"]["real_time_factor"]
+    assert numbers["seconds_made"] == 4.0
+
+
+def test_metrics_that_judge_the_voice_see_only_what_was_generated():
+    whole = Output(Sound(np.arange(10, dtype=np.float32), 1), prompt_samples=6)
+    item = evaluate.Scorer((), frozenset(), None)._to_input("text", whole, Sound(np.zeros(4, np.float32), 1))
+    np.testing.assert_array_equal(item.generated, [6, 7, 8, 9])
+    assert len(item.waveform) == 10
+
+
+def test_results_do_not_depend_on_how_many_utterances_are_asked_for(tmp_path, with_pipeline):
+    make_set(tmp_path / "set")
+    asked = []
+    for name, most in (("few", 2), ("all", None)):
+        pipeline = with_pipeline(FakePipeline())
+        evaluate.run(settings(tmp_path, out=str(tmp_path / name), max_items=most))
+        asked.append([(each.seed, each.prompt.name) for each in pipeline.asked[:2]])
+    assert asked[0] == asked[1]
+
+
+def test_speech_that_did_not_end_is_scored_and_counted_as_unfinished(tmp_path, with_pipeline):
+    make_set(tmp_path / "set")
+    with_pipeline(FakePipeline(stop_reason="max_frames"))
+    evaluate.run(settings(tmp_path))
+    scores, rows = read(tmp_path)
+    assert scores["counts"]["scored"] == scores["counts"]["unfinished"] == 6
+    assert not rows["u0"]["finished"] and rows["u0"]["stop_reason"] == "max_frames"
+
+
+def test_an_utterance_that_the_model_refuses_fails_alone_and_counts_as_all_deleted(tmp_path, with_pipeline):
+    make_set(tmp_path / "set")
+    pipeline = with_pipeline(FakePipeline())
+    answer = pipeline.speak
+
+    def refuse_u2(text, prompt, seed):
+        if text == TEXTS[2]:
+            raise UsageError("999 text tokens are too many")
+        return answer(text, prompt, seed)
+
+    pipeline.speak = refuse_u2
+    evaluate.run(settings(tmp_path))
+    scores, rows = read(tmp_path)
+    assert (rows["u2"]["status"], rows["u2"]["reason"]) == ("failed", "999 text tokens are too many")
+    assert scores["metrics"]["wer_mean"]["value"] == pytest.approx(100 / 6)
+    assert scores["metrics"]["real_time_factor"]["denominator"] == 5
+
+
+def test_an_answer_without_a_sample_is_a_failure(tmp_path, with_pipeline):
+    make_set(tmp_path / "set", count=3)
+    with_pipeline(FakePipeline(seconds=0.0))
+    evaluate.run(settings(tmp_path))
+    scores, rows = read(tmp_path)
+    assert {row["reason"] for row in rows.values()} == {"the model generated nothing"}
+    assert scores["metrics"]["wer"]["value"] == 100.0
+
+
+def test_a_bug_in_the_model_is_not_taken_for_bad_speech(tmp_path, with_pipeline):
+    make_set(tmp_path / "set")
+    pipeline = with_pipeline(FakePipeline())
+    pipeline.speak = lambda text, prompt, seed: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        evaluate.run(settings(tmp_path))
+
+
+def test_speakers_with_one_utterance_cannot_be_prompted_across_sentences(tmp_path, with_pipeline):
+    make_set(tmp_path / "set", speaker=lambda index: "bob" if index == 5 else "ann")
+    with_pipeline(FakePipeline())
+    with pytest.raises(BadInputsError, match="`bob` has no other utterance"):
+        evaluate.run(settings(tmp_path))
+    evaluate.run(settings(tmp_path, max_bad="20%"))
+    assert read(tmp_path)[1]["u5"]["status"] == "refused"
+
+
+@pytest.fixture(scope="module")
+def codec_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("codec") / "codec.pt"
+    export_codec(tiny_codec("valle"), path)
+    return path
+
+
+def test_reconstruction_keeps_the_length_at_the_codecs_rate():
+    codec = tiny_codec("valle")
+    decoded = reconstruct(codec, Sound(tone(0, 1.0), RATE))
+    assert (len(decoded.waveform), decoded.sample_rate) == (codec.sample_rate, codec.sample_rate)
+
+
+def test_a_codec_is_scored_by_reconstruction(tmp_path, codec_file):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    evaluate.run(settings(tmp_path, setting="reconstruction", codec=str(codec_file)))
+    scores, rows = read(tmp_path)
+    assert set(scores["metrics"]) == {"wer", "wer_mean", "pesq", "stoi", "mel_distance"}
+    assert scores["metrics"]["mel_distance"]["value"] > 0.1 and scores["metrics"]["mel_distance"]["denominator"] == 2
+    for name in ("pesq", "stoi"):
+        measured = rows["u0"]["output"]["metrics"][name]
+        assert (measured["value"] is None) == bool(measured["reason"])
+    assert rows["u0"]["seconds"] == rows["u0"]["reference_seconds"] == 1.0
+
+
+def test_a_perfect_codec_has_perfect_scores(tmp_path, monkeypatch):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    perfect = Source("perfect", "a perfect codec", "p" * 64, lambda device: lambda case, recording: Output(recording))
+    monkeypatch.setattr(evaluate, "find_source", lambda config, utterances: replace(perfect))
+    evaluate.run(settings(tmp_path, setting="reconstruction"))
+    scores, _ = read(tmp_path)
+    assert scores["metrics"]["stoi"]["value"] == pytest.approx(1.0)
+    assert scores["metrics"]["mel_distance"]["value"] == 0.0
+
+
+def test_real_speech_from_elsewhere_is_heard_by_pocketsphinx(tmp_path):
+    lines = (SPEECH / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    voices = {}
+    for row in map(json.loads, lines):
+        voices.setdefault(row["text"], {})[row["speaker"]] = row
+    spoken = [pair for pair in voices.values() if {"rms", "slt"} <= set(pair)][:2]
+    rows = []
+    for index, pair in enumerate(spoken):
+        for folder, voice in (("set", "rms"), ("hypotheses", "slt")):
+            waveform = read_audio(SPEECH / pair[voice]["file_name"], 16_000)
+            write_audio(tmp_path / folder / f"u{index}.wav", waveform, 16_000)
+        rows.append({"id": f"u{index}", "audio": f"u{index}.wav", "duration": pair["rms"]["duration"],
+                     "text": pair["rms"]["text"], "speaker": "rms"})  # fmt: skip
+    (tmp_path / "set" / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    evaluate.run(settings(tmp_path, hypotheses=str(tmp_path / "hypotheses"), transcriber="pocketsphinx"))
+    scores, _ = read(tmp_path)
+    assert len(spoken) == 2 and scores["metrics"]["wer"]["value"] < 60
+    assert scores["recordings"]["wer"]["value"] < 30
+    assert scores["metrics"]["wer"]["label"] == "WER (pocketsphinx), %"
