@@ -77,7 +77,7 @@ class Run:
     def __init__(self, config: RunConfig):
         self.settings: TrainingConfig = config.training
         self.seed = config.seed
-        self.processes = PartialState(cpu=config.device == "cpu")
+        self.processes = PartialState(cpu=config.device == "cpu" or not torch.cuda.is_available())
         self.device = self.processes.device if config.device == "auto" else pick_device(config.device)
         self.rank, self.world_size = self.processes.process_index, self.processes.num_processes
         self.step = 0

@@ -1,0 +1,135 @@
+"""From coarse codes to the complete feature, level by level: VALL-E's hierarchy and HALL-E's.
+
+    level            1            2            ...  num_levels
+    plain            codebook 2   codebook 3   ...  codebook 8          of `rvq`
+    multi-resolution pre2 [0]     pre2 [1]     pre3 [0] ... quant4 [2]   (Table 1)
+
+A feature is always the sum, in the same order, of the embeddings of codes, whether those were
+predicted or read from a token store: true codes give exactly the features of training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stages.codec.base import RefinementState, Streams, StreamSpec
+from stages.codec.quantizer import ResidualQuantizer
+
+if TYPE_CHECKING:
+    from stages.codec.mrvq import MRVQ
+
+
+def keep_fixed(codes: Tensor, fixed: Tensor | None) -> Tensor:
+    """Return codes [batch, n, frames] with the first frames replaced by those of `fixed` [batch, >= n, fewer]."""
+    if fixed is None:
+        return codes
+    frames = fixed.shape[-1]
+    return torch.cat([fixed[:, : codes.shape[1]], codes[..., frames:]], dim=-1)
+
+
+def append_codes(streams: Streams, name: str, codes: Tensor) -> Streams:
+    """Return the streams with one more codebook, codes [batch, frames], at the end of stream `name`."""
+    found = streams.get(name)
+    one = codes.unsqueeze(1)
+    return {**streams, name: one if found is None else torch.cat([found, one], dim=1)}
+
+
+class PlainHierarchy:
+    """VALL-E: the AR model gives codebook 1 of `rvq`, level l is codebook l + 1 (equations 4 to 6)."""
+
+    def __init__(self, quantizer: ResidualQuantizer, stream: StreamSpec):
+        self._quantizer = quantizer
+        self._name = stream.name
+        self.num_levels = quantizer.num_codebooks - 1
+        self.latent_dim = quantizer.dim
+        self.codebook_size = quantizer.codebook_size
+        self.frame_rate = stream.frame_rate
+        self.lowest = StreamSpec(
+            stream.name, stream.role, 1, stream.frame_rate, stream.hop_length, stream.codebook_size
+        )
+
+    def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
+        fixed = prompt or {}
+        streams = {self._name: keep_fixed(lowest, fixed.get(self._name))}
+        return RefinementState(1, self.teacher_feature(streams, 1), streams, fixed)
+
+    def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
+        streams = append_codes(state.streams, self._name, codes)
+        streams[self._name] = keep_fixed(streams[self._name], state.fixed.get(self._name))
+        level = state.level + 1
+        return RefinementState(level, self.teacher_feature(streams, level), streams, state.fixed)
+
+    @torch.no_grad()
+    def teacher_feature(self, streams: Streams, level: int) -> Tensor:
+        return self._quantizer.embed(streams[self._name][:, :level])
+
+    def level_codes(self, streams: Streams, level: int) -> Tensor:
+        return streams[self._name][:, level]
+
+
+class MultiResolutionHierarchy:
+    """HALL-E: the AR model gives `quant1`; levels are the PreQ codebooks of blocks 2..K (section 5).
+
+    At the end of each block k < K its transmitted codes are Quant(E(a~)) and its contribution to the feature is
+    PostQ(D(b~)), both over the whole sequence.
+    """
+
+    def __init__(self, mrvq: MRVQ, lowest: StreamSpec, frame_rate: float):
+        self._mrvq = mrvq
+        blocks = mrvq.config.blocks
+        self.num_levels = mrvq.config.num_levels
+        self.latent_dim = mrvq.dim
+        self.codebook_size = mrvq.codebook_size
+        self.frame_rate = frame_rate
+        self.lowest = lowest
+        # (block, codebook of its PreQ) of each level; blocks count from 1 as in the paper
+        self._levels = [(k, index) for k, block in enumerate(blocks[1:], start=2) for index in range(block.pre)]
+
+    def _target(self, block: int) -> str:
+        """The stream that holds the PreQ codes of `block`: the last block's are what it transmits."""
+        return f"quant{block}" if block == self._mrvq.config.num_blocks else f"pre{block}"
+
+    def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
+        fixed = prompt or {}
+        streams = self._expand(1, {"quant1": keep_fixed(lowest, fixed.get("quant1"))}, fixed)
+        return RefinementState(1, self.teacher_feature(streams, 1), streams, fixed)
+
+    def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
+        block, codebook = self._levels[state.level - 1]
+        name = self._target(block)
+        streams = append_codes(state.streams, name, codes)
+        streams[name] = keep_fixed(streams[name], state.fixed.get(name))
+        block_done = codebook + 1 == self._mrvq.config.blocks[block - 1].pre
+        if block_done and block < self._mrvq.config.num_blocks:
+            streams = self._requantize(block, streams, state.fixed)
+            streams = self._expand(block, streams, state.fixed)
+        level = state.level + 1
+        return RefinementState(level, self.teacher_feature(streams, level), streams, state.fixed)
+
+    @torch.no_grad()
+    def teacher_feature(self, streams: Streams, level: int) -> Tensor:
+        complete = level > self.num_levels
+        block, codebooks = (self._mrvq.config.num_blocks, None) if complete else self._levels[level - 1]
+        feature = self._mrvq.blocks[0].post.embed(streams["post1"])
+        for k in range(2, block):
+            feature = feature + self._mrvq.blocks[k - 1].post.embed(streams[f"post{k}"])
+        if codebooks == 0:
+            return feature
+        return feature + self._mrvq.blocks[block - 1].pre.embed(streams[self._target(block)][:, :codebooks])
+
+    def level_codes(self, streams: Streams, level: int) -> Tensor:
+        block, codebook = self._levels[level - 1]
+        return streams[self._target(block)][:, codebook]
+
+    def _requantize(self, block: int, streams: Streams, fixed: Streams) -> Streams:
+        """Add b_k = Quant(E(a~_k)) of equation 12."""
+        codes = self._mrvq.blocks[block - 1].quant_codes(streams[f"pre{block}"])
+        return {**streams, f"quant{block}": keep_fixed(codes, fixed.get(f"quant{block}"))}
+
+    def _expand(self, block: int, streams: Streams, fixed: Streams) -> Streams:
+        """Add c_k = PostQ(D(b~_k)) of equation 13."""
+        codes = self._mrvq.blocks[block - 1].post_codes(streams[f"quant{block}"])
+        return {**streams, f"post{block}": keep_fixed(codes, fixed.get(f"post{block}"))}

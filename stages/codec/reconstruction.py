@@ -1,0 +1,81 @@
+"""How well a codec gives waveforms back: the waveform part of L_NAC, and the measures of validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.codec.adversary import Adversary
+from stages.codec.balancer import Balancer
+from stages.codec.base import Codec
+from stages.codec.losses import (
+    MultiScaleMelLoss,
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    si_sdr,
+    waveform_l1,
+)
+from stages.codec.quantizer import Ranks, code_histogram, usage
+
+CROPS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class ReconstructionLosses:
+    """`values` are unweighted, by name. `balanced` is what the codec back-propagates, `discriminator` the adversary."""
+
+    values: dict[str, Tensor]
+    balanced: Tensor
+    discriminator: Tensor
+
+
+class ReconstructionObjective:
+    """L1, mel, adversarial and feature losses of a decoded waveform, balanced at the waveform (section 4.2, L_NAC)."""
+
+    def __init__(self, mel: MultiScaleMelLoss, adversary: Adversary, balancer: Balancer):
+        self.mel, self.adversary, self.balancer = mel, adversary, balancer
+
+    def __call__(
+        self, estimate: Tensor, target: Tensor, ranks: Ranks, adversarial: bool = True
+    ) -> ReconstructionLosses:
+        """Return the losses of waveforms [batch, 1, samples]; `adversarial` lets the adversary reach the codec.
+
+        Both sides see the same adversary: it and the codec step together, so it judges each waveform once.
+        Back-propagating `discriminator` does not reach the codec, nor `balanced` the adversary.
+        """
+        heard = estimate.detach().requires_grad_()
+        real, fake = self.adversary(target), self.adversary(heard)
+        values = {"l1": waveform_l1(heard, target), "mel": self.mel(heard, target)}
+        if adversarial:
+            values["adversarial"] = hinge_generator_loss(fake.logits)
+            values["feature"] = feature_matching_loss(real.maps, fake.maps)
+        balanced = (estimate * self.balancer(values, heard, ranks)).sum()
+        return ReconstructionLosses(values, balanced, hinge_discriminator_loss(real.logits, fake.logits))
+
+
+@torch.no_grad()
+def measure_reconstruction(codec: Codec, waveforms: Tensor, mel: MultiScaleMelLoss) -> dict[str, float]:
+    """Encode and decode waveforms [items, 1, samples] and return distances, SI-SDR (dB) and every codebook's use.
+
+    `perplexity.quant1.1` is that of the first codebook of stream `quant1`, between 1 and the codebook size.
+    """
+    sums = dict.fromkeys(("l1", "mel", "si_sdr"), 0.0)
+    histograms = {spec.name: torch.zeros(()) for spec in codec.streams}
+    for part in waveforms.split(CROPS_AT_ONCE):
+        streams = codec.encode(part)
+        estimate = codec.decode(streams, part.shape[-1])
+        sums["l1"] += float(waveform_l1(estimate, part)) * len(part)
+        sums["mel"] += float(mel(estimate, part)) * len(part)
+        sums["si_sdr"] += float(si_sdr(estimate, part).sum())
+        for spec in codec.streams:
+            histograms[spec.name] = histograms[spec.name] + code_histogram(streams[spec.name], spec.codebook_size).cpu()
+    measures = {name: total / len(waveforms) for name, total in sums.items()}
+    for name, histogram in histograms.items():
+        found = usage(histogram)
+        for index in range(len(histogram)):
+            measures[f"usage.{name}.{index + 1}"] = float(found.share[index])
+            measures[f"perplexity.{name}.{index + 1}"] = float(found.perplexity[index])
+    return measures

@@ -1,0 +1,121 @@
+"""Codecs on disk: checkpoint folders of runs, and one-file exports (`encodec.pt`, `mreq.pt`)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, load_checkpoint, model_fingerprint
+from stages.artifacts.storage import FORMAT_VERSION, atomic_path
+from stages.codec.base import Codec
+from stages.codec.encodec import EncodecCodec
+from stages.codec.mrvq import MultiResolutionCodec
+from stages.config.models import CodecConfig
+from stages.errors import StorageError, UsageError
+
+CODEC_STAGES = ("train-codec", "mreq")
+MAKE_ONE = "make a codec with `halle train-codec --data MANIFEST_DIR --out RUN`, then give RUN or RUN/encodec.pt"
+
+
+def build_codec(architecture: dict) -> Codec:
+    """Return an untrained codec of what `Codec.export_config` gave."""
+    try:
+        config = CodecConfig.model_validate(architecture)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors())
+        raise UsageError(f"this codec's architecture is not known here: {problems}", "upgrade halle") from error
+    return EncodecCodec(config) if config.mrvq is None else MultiResolutionCodec(config)
+
+
+def load_codec(path: str | Path) -> Codec:
+    """Load a codec in eval mode, on the CPU, from a run folder, `RUN@step-50000`, a checkpoint folder or our `.pt`.
+
+    A run folder stands for its newest verified checkpoint. Raises UsageError when the path is missing or another
+    stage's, StorageError when it is damaged.
+    """
+    file = Path(path)
+    if file.is_file():
+        architecture, tensors = _read_export(file)
+    else:
+        folder = file / "codec" if (file / "model.json").is_file() else file
+        _refuse_other_stage(folder, path)
+        checkpoint = load_checkpoint(folder, "codec")
+        architecture, tensors = checkpoint.architecture, checkpoint.tensors
+    codec = build_codec(architecture)
+    try:
+        codec.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StorageError(f"the tensors in `{path}` do not fit its architecture: {' '.join(str(error).split())}",
+                           "make it again with the stage that wrote it") from error
+    return codec.eval()
+
+
+def load_teacher(path: str | Path) -> EncodecCodec:
+    """Load a plain residual-VQ codec, frozen, to teach a multi-resolution one."""
+    codec = load_codec(path)
+    if not isinstance(codec, EncodecCodec):
+        raise UsageError(f"expected a plain codec as the teacher, got `{path}`, which `halle mreq` already made "
+                         "multi-resolution", "give the codec that `halle train-codec` made")
+    return codec.requires_grad_(False)
+
+
+def codec_fingerprint(codec: Codec) -> str:
+    """Return the fingerprint of a codec: the same for a checkpoint and for an export of it."""
+    return model_fingerprint(codec.export_config(), codec.state_dict())
+
+
+def export_codec(codec: Codec, path: str | Path) -> str:
+    """Write a codec as one `.pt` file that holds no code, and return its fingerprint."""
+    architecture = codec.export_config()
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in codec.state_dict().items()}
+    fingerprint = model_fingerprint(architecture, tensors)
+    content = {"format_version": FORMAT_VERSION, "kind": "codec", "fingerprint": fingerprint,
+               "architecture": json.dumps(architecture), "tensors": tensors}
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+    return fingerprint
+
+
+def _read_export(file: Path) -> tuple[dict, dict[str, Tensor]]:
+    if file.suffix != ".pt":
+        raise UsageError(f"expected a codec (a run or checkpoint folder, or a .pt file), got `{file}`",
+                         "weights of other projects cannot be read yet; " + MAKE_ONE)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise StorageError(f"`{file}` is damaged or not a .pt file of tensors", "export it again, or copy it again") \
+            from error
+    if not isinstance(content, dict) or content.get("kind") != "codec" or "architecture" not in content:
+        raise UsageError(f"expected a codec that halle exported, got `{file}`, another program's .pt file", MAKE_ONE)
+    if content["format_version"] > FORMAT_VERSION:
+        raise UsageError(f"expected format_version at most {FORMAT_VERSION} in `{file}`, "
+                         f"got `{content['format_version']}`", "upgrade halle")
+    architecture, tensors = json.loads(content["architecture"]), content["tensors"]
+    if model_fingerprint(architecture, tensors) != content["fingerprint"]:
+        raise StorageError(f"`{file}` is damaged: its tensors differ from their fingerprint", "copy it again")
+    return architecture, tensors
+
+
+def _refuse_other_stage(folder: Path, path: str | Path) -> None:
+    """Say which stage made a folder that is no codec; `RUN@step-N` and missing paths are left to `load_checkpoint`."""
+    if (folder / MODEL_FILE).is_file():
+        return
+    if folder.is_dir():
+        described = folder / CONFIG_FILE
+        stage = json.loads(described.read_text(encoding="utf-8")).get("stage") if described.is_file() else None
+        if stage is not None and stage not in CODEC_STAGES:
+            raise UsageError(f"expected a codec, got `{path}`, which `halle {stage}` made", MAKE_ONE)
+        if stage is not None and not (folder / "checkpoints").is_dir():
+            raise UsageError(f"`{path}` holds no checkpoint yet: its training was stopped before the first",
+                             f"run the same `halle {stage}` command again to go on")
+        if (folder / "manifest.jsonl").is_file():
+            raise UsageError(f"expected a codec, got `{path}`, which `halle curate` made", MAKE_ONE)
+        if (folder / "store.json").is_file():
+            raise UsageError(f"expected a codec, got `{path}`, which `halle tokenize` made", MAKE_ONE)
+    elif "@" not in folder.name:
+        raise UsageError(f"codec `{path}` does not exist", MAKE_ONE)

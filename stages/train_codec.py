@@ -1,0 +1,153 @@
+"""`halle train-codec`: a manifest to a 48 Hz residual-VQ codec (section 7.1, appendix A.1)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from stages.artifacts.manifest import Manifest, read_manifest
+from stages.artifacts.run_dir import check_output, claim_output
+from stages.codec.adversary import Adversary
+from stages.codec.balancer import Balancer
+from stages.codec.encodec import EncodecCodec
+from stages.codec.losses import MultiScaleMelLoss
+from stages.codec.quantizer import Ranks
+from stages.codec.reconstruction import ReconstructionObjective, measure_reconstruction
+from stages.codec.registry import export_codec, load_codec
+from stages.config.stage_configs import TrainCodecConfig
+from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
+from stages.errors import UsageError
+from stages.training.loop import Run, finished_result, train
+
+STAGE = "train-codec"
+log = logging.getLogger("halle.train_codec")
+
+
+def run(config: TrainCodecConfig) -> dict:
+    """Train to `training.steps`, continuing what `out` holds, and export `encodec.pt`."""
+    manifest, crops, held_out = _open(config)
+    process = Run(config)
+    parents = {"data": manifest.fingerprint}
+    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+        export = output.path / f"{config.codec.arch}.pt"
+        result = finished_result(output, config.training.steps)
+        if result is None:
+            result = train(CodecTask(config, crops, held_out, parents, process), process, output)
+            if process.is_main:
+                export_codec(load_codec(result.checkpoint), export)
+                output.finish()
+    return {
+        "run": config.out,
+        "codec": export.as_posix(),
+        "checkpoint": result.checkpoint.as_posix(),
+        "steps": result.step,
+        "bits_per_second": config.codec.bits_per_second,
+        "frame_rate": config.codec.seanet.frame_rate,
+        **{f"validation_{name}": round(result.measures[name], 5) for name in ("l1", "mel", "si_sdr")
+           if name in result.measures},
+    }  # fmt: skip
+
+
+def plan(config: TrainCodecConfig) -> dict:
+    """Check the inputs and return what would be read, built and written."""
+    manifest, crops, held_out = _open(config)
+    check_output(STAGE, config, {"data": manifest.fingerprint})
+    with torch.device("meta"):
+        codec = EncodecCodec(config.codec)
+    return {
+        "data": config.data,
+        "train_utterances": len(crops),
+        "validation_utterances": len(held_out),
+        "too_short_utterances": crops.num_left_out,
+        "parameters": sum(parameter.numel() for parameter in codec.parameters()),
+        "bits_per_second": codec.bits_per_second,
+        "frame_rate": config.codec.seanet.frame_rate,
+        "steps": config.training.steps,
+        "writes": [config.out, (Path(config.out) / f"{config.codec.arch}.pt").as_posix()],
+    }
+
+
+def _open(config: TrainCodecConfig) -> tuple[Manifest, WaveformCrops, WaveformCrops]:
+    if not config.data:
+        raise UsageError("expected a manifest folder after --data, got none", "make one with: halle curate")
+    if config.codec.mrvq is not None:
+        raise UsageError("`codec.mrvq` is set, but this stage trains a plain codec", "train it, then run halle mreq")
+    seanet, training = config.codec.seanet, config.training
+    least = max(config.discriminator.fft_sizes)
+    samples = crop_length(config.crop_seconds, seanet.sample_rate, seanet.hop_length, least)
+    own_items(training.batch_size, training.accumulation, 0, 0, 1)
+    manifest = read_manifest(config.data)
+    crops = training_and_validation_crops(manifest, seanet.sample_rate, samples, config.seed, config.max_bad)
+    return manifest, *crops
+
+
+class CodecTask:
+    """EnCodec's recipe: reconstruction against a discriminator, both updated every step, commitment outside the
+    balancer, codebooks by moving averages."""
+
+    def __init__(self, config: TrainCodecConfig, crops: WaveformCrops, held_out: WaveformCrops,
+                 parents: dict[str, str], process: Run):  # fmt: skip
+        torch.manual_seed(config.seed)
+        self.config, self.crops, self.held_out, self.parents = config, crops, held_out, parents
+        self.codec = EncodecCodec(config.codec)
+        adversary = Adversary(config.discriminator.filters, config.discriminator.fft_sizes)
+        balancer = Balancer(config.losses.model_dump(include={"l1", "mel", "adversarial", "feature"}))
+        self.mel = MultiScaleMelLoss(self.codec.sample_rate).to(process.device)
+        self.objective = ReconstructionObjective(self.mel, adversary, balancer)
+        self.networks = {"model": self.codec, "discriminator": adversary, "balancer": balancer}
+        rate, betas = config.training.learning_rate, config.training.betas
+        self.optimizers = {
+            "model": Adam(self.codec.parameters(), lr=rate, betas=betas),
+            "discriminator": Adam(adversary.parameters(), lr=rate, betas=betas),
+        }
+
+    @torch.no_grad()
+    def prepare(self, run: Run) -> None:
+        """Start the codebooks from k-means on enough crops; every process gathers the same ones."""
+        quantizer = self.config.codec.quantizer
+        wanted = quantizer.kmeans_vectors_per_code * quantizer.codebook_size
+        num_crops = -(-wanted * self.codec.hop_length // self.crops.crop_samples)
+        parts = [self.codec.encode_latents(part.to(run.device)) for part in self.crops.batches(0, num_crops)]
+        latents = torch.cat(parts)
+        vectors = latents.transpose(1, 2).reshape(-1, self.codec.latent_dim)
+        self.codec.quantizer.initialise(vectors, self.config.seed, _ranks(run))
+        log.info("%d codebooks start from k-means on %d vectors", self.codec.num_codebooks, len(vectors))
+
+    def batch(self, step: int, micro: int, run: Run) -> Tensor:
+        training = self.config.training
+        items = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
+        return self.crops.batch(step, items).to(run.device)
+
+    def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
+        ranks = _ranks(run)
+        with run.autocast():
+            output = self.codec.quantizer(self.codec.encode_latents(batch), ranks)
+            estimate = self.codec.decode_latents(output.quantized)
+        adversarial = run.step > self.config.discriminator.warmup_steps
+        losses = self.objective(estimate.float(), batch, ranks, adversarial)
+        commitment = output.commitment.mean()
+        run.backward(losses.discriminator)
+        run.backward(losses.balanced + self.config.losses.commitment * commitment)
+        return {**losses.values, "commitment": commitment, "discriminator": losses.discriminator}
+
+    def validate(self, run: Run) -> dict[str, float]:
+        waveforms = self.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
+        return measure_reconstruction(self.codec, waveforms, self.mel)
+
+    def identity(self) -> tuple[str, dict, dict]:
+        return "codec", self.codec.export_config(), self.parents
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Nothing beyond the networks, of which the balancer is one."""
+        return {}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        """See `extra_state`."""
+
+
+def _ranks(run: Run) -> Ranks:
+    return Ranks(run.rank, run.world_size, run.sum_over_ranks)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from test_mrvq import VARIANTS
+from tiny_codecs import make_student, synthetic_speech
+
+from stages.codec.encodec import EncodecCodec
+from stages.codec.mrvq import MultiResolutionCodec
+
+
+def true_streams(codec, batch: int = 2, seed: int = 21):
+    wave = synthetic_speech(batch, 24_000, seed)
+    return wave, codec.encode(wave)
+
+
+def lowest_of(codec, streams):
+    lowest = codec.hierarchy.lowest
+    return streams[lowest.name][:, : lowest.num_codebooks]
+
+
+def refine(hierarchy, state, streams):
+    """Accept the true codes level by level, yielding each state."""
+    yield state
+    while state.level <= hierarchy.num_levels:
+        state = hierarchy.accept(state, hierarchy.level_codes(streams, state.level))
+        yield state
+
+
+@pytest.mark.parametrize("name", ["1223", "8/48", "8/16/48", "4 Hz"])
+def test_refining_with_true_codes_gives_exactly_the_training_features(name: str, teacher: EncodecCodec) -> None:
+    codec = make_student(teacher, VARIANTS[name][0])
+    wave, streams = true_streams(codec)
+    hierarchy = codec.hierarchy
+    states = list(refine(hierarchy, hierarchy.start(lowest_of(codec, streams)), streams))
+    assert [state.level for state in states] == list(range(1, 9))
+    for state in states:
+        assert torch.equal(state.feature, hierarchy.teacher_feature(streams, state.level)), state.level
+    for spec in codec.streams:
+        assert torch.equal(states[-1].streams[spec.name], streams[spec.name]), spec.name
+    with torch.no_grad():
+        assert torch.equal(states[-1].feature, codec.mrvq(codec.encode_latents(wave)).quantized)
+
+
+def test_a_plain_codec_refines_to_its_own_embeddings(teacher: EncodecCodec) -> None:
+    wave, streams = true_streams(teacher)
+    hierarchy = teacher.hierarchy
+    assert (hierarchy.num_levels, hierarchy.lowest.num_codebooks) == (7, 1)
+    states = list(refine(hierarchy, hierarchy.start(lowest_of(teacher, streams)), streams))
+    with torch.no_grad():
+        sums = teacher.quantize(teacher.encode_latents(wave)).partial_sums
+    assert len(states) == 8
+    for state in states:
+        assert torch.equal(state.feature, sums[state.level - 1])
+        assert torch.equal(state.feature, hierarchy.teacher_feature(streams, state.level))
+    assert torch.equal(states[-1].streams["rvq"], streams["rvq"])
+
+
+def test_levels_are_the_pre_codebooks_of_blocks_two_to_k(student: MultiResolutionCodec) -> None:
+    _, streams = true_streams(student)
+    names = [("pre2", 0), ("pre2", 1), ("pre3", 0), ("pre3", 1), ("quant4", 0), ("quant4", 1), ("quant4", 2)]
+    for level, (name, index) in enumerate(names, start=1):
+        assert torch.equal(student.hierarchy.level_codes(streams, level), streams[name][:, index])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_prompts_codes_stay_as_they_are(plain: bool, teacher: EncodecCodec, student: MultiResolutionCodec) -> None:
+    codec = teacher if plain else student
+    prompt = codec.encode(synthetic_speech(2, 6000, seed=5))
+    _, streams = true_streams(codec)
+    hierarchy = codec.hierarchy
+    state = hierarchy.start(lowest_of(codec, streams), prompt)
+    *_, last = refine(hierarchy, state, streams)
+    differed = False
+    for spec in codec.streams:
+        frames = prompt[spec.name].shape[-1]
+        found = last.streams[spec.name]
+        assert found.shape == streams[spec.name].shape
+        assert torch.equal(found[..., :frames], prompt[spec.name]), spec.name
+        differed |= not torch.equal(streams[spec.name][..., :frames], prompt[spec.name])
+    assert differed, "the prompt must differ from the sequence for this to mean anything"
+    assert torch.equal(last.feature, hierarchy.teacher_feature(last.streams, 8))
+    pre = last.feature[..., :12]
+    assert torch.equal(pre, hierarchy.teacher_feature({k: v[..., :12] for k, v in prompt.items()}, 8))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from codec_runs import assert_same_state, codec_config, make_manifest, mreq_config
+
+from stages import mreq, train_codec
+from stages.artifacts.checkpoint import load_checkpoint
+from stages.codec.registry import codec_fingerprint, load_codec, load_teacher
+from stages.errors import DivergedError, UsageError
+from stages.training.loop import Run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    train_codec.run(codec_config(data, out, 3))
+    return out / "encodec.pt"
+
+
+@pytest.fixture(scope="module")
+def finished(data, teacher, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ten"
+    return out, mreq.run(mreq_config(data, teacher, out, 10))
+
+
+def make_task(config):
+    process = Run(config)
+    return mreq.MReQTask(config, mreq._open(config), process), process
+
+
+def test_a_run_exports_the_multi_resolution_codec(finished, teacher) -> None:
+    out, result = finished
+    codec = load_codec(out / "mreq.pt")
+    assert codec_fingerprint(codec) == load_checkpoint(out).fingerprint
+    assert [spec.frame_rate for spec in codec.transmitted] == [8.0, 16.0, 24.0, 48.0]
+    assert result["bits_per_second"] == result["teacher_bits_per_second"] == 8 * 48 * 4  # 16 entries: 4 bits
+    assert load_checkpoint(out).parents["teacher"] == codec_fingerprint(load_codec(teacher))
+    assert all(quantizer.initialised for quantizer in codec.mrvq.quantizers().values())
+
+
+def test_five_steps_and_five_more_equal_ten(finished, data, teacher, tmp_path) -> None:
+    mreq.run(mreq_config(data, teacher, tmp_path / "run", 5))
+    torch.rand(3)
+    mreq.run(mreq_config(data, teacher, tmp_path / "run", 10))
+    assert_same_state(finished[0], tmp_path / "run")
+
+
+def test_distillation_losses_and_their_gradients_at_h_are_logged(finished) -> None:
+    rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for name in ("fld", "hsr", "commitment", "gradient_at_h.nac", "gradient_at_h.fld", "gradient_at_h.hsr"):
+        assert rows[0][name] > 0, name
+    measured = next(row for row in rows if "validation.mel" in row)
+    assert {f"validation.perplexity.quant1.{k}" for k in range(1, 7)} <= measured.keys()
+
+
+def test_the_teacher_stays_as_it_was(data, teacher, tmp_path) -> None:
+    task, process = make_task(mreq_config(data, teacher, tmp_path / "run", 10))
+    before = {name: tensor.clone() for name, tensor in task.teacher.state_dict().items()}
+    process.begin_step(1)
+    task.prepare(process)
+    task.codec.train()
+    task.train_step(task.batch(1, 0, process), process)
+    for optimizer in task.optimizers.values():
+        optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in task.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.teacher.parameters())
+    own = dict(load_teacher(teacher).autoencoder.named_parameters())
+    moved = [name for name, p in task.codec.autoencoder.named_parameters() if not torch.equal(p, own[name])]
+    assert len(moved) == len(own), "the student's encoder and decoder train on"
+
+
+def test_each_pair_and_each_block_has_its_own_weight(data, teacher, tmp_path) -> None:
+    config = mreq_config(data, teacher, tmp_path / "run", 10, "losses.fld=[1, 2, 3, 4]", "losses.hsr=0.5")
+    assert mreq.fld_weights(config) == (1, 2, 3, 4)
+    assert mreq.hsr_weights(config) == (0.5, 0.5, 0.5)
+
+
+def test_doubling_a_weight_doubles_its_term(data, teacher, tmp_path) -> None:
+    terms = []
+    for weight in (1, 2):
+        task, process = make_task(mreq_config(data, teacher, tmp_path / "run", 10, f"losses.fld={weight}"))
+        process.begin_step(1)
+        task.codec.eval()
+        terms.append(task.train_step(task.batch(1, 0, process), process))
+    torch.testing.assert_close(terms[1]["fld"], 2 * terms[0]["fld"])
+    torch.testing.assert_close(terms[1]["hsr"], terms[0]["hsr"])
+
+
+def test_another_bit_rate_than_the_teachers_is_computed_and_warned_about(data, teacher, tmp_path, caplog) -> None:
+    blocks = [[6, 1, 3, 1], [3, 2, 3, 2], [2, 2, 2, 2], [1, 3, 0, 0]]
+    halved = [dict(zip(("stride", "pre", "quant", "post"), block, strict=True)) for block in blocks]
+    found = mreq.plan(mreq_config(data, teacher, tmp_path / "run", 10, f"mrvq.blocks={json.dumps(halved)}"))
+    assert (found["bits_per_second"], found["teacher_bits_per_second"]) == (2640 * 0.4, 1536)
+    assert any("differs from the teacher's" in message for message in caplog.messages)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_ignored_lowest_block_stops_the_run(data, teacher, tmp_path) -> None:
+    task, process = make_task(mreq_config(data, teacher, tmp_path / "run", 10))
+    for codebook in task.codec.mrvq.blocks[0].quant.codebooks:
+        codebook.codebook[1:] = 1e6  # only the first entry is ever near
+    task.codec.eval()
+    with pytest.raises(DivergedError, match="the 8 Hz block is ignored"):
+        task.validate(process)
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("losses.fld=[1, 2]", r"student-teacher pair \(4\) in `losses.fld`, got `2`"),
+        ("losses.hsr=[1, 2, 3, 4]", r"block but the last \(3\) in `losses.hsr`, got `4`"),
+        ("mrvq.blocks=[{stride: 6, pre: 1, quant: 6, post: 1}, {stride: 1, pre: 9, quant: 0, post: 0}]",
+         "a teacher of 10 codebooks, got one of `8`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(override, message, data, teacher, tmp_path) -> None:
+    with pytest.raises(UsageError, match=message):
+        mreq.run(mreq_config(data, teacher, tmp_path / "run", 10, override))
+
+
+def test_a_multi_resolution_teacher_is_refused(finished, data, tmp_path) -> None:
+    with pytest.raises(UsageError, match="already made multi-resolution"):
+        mreq.run(mreq_config(data, finished[0], tmp_path / "run", 10))
