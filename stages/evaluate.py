@@ -119,7 +119,8 @@ def prepare(config: EvalConfig) -> Job:
     # Someone else's audio is there already: it needs no prompt from us.
     prompting = "reconstruction" if config.hypotheses else config.setting
     limits = (config.prompt_seconds, config.max_prompt_seconds)
-    cases = tuple(plan_cases(manifest.utterances, prompting, *limits, config.seed)[: config.max_items])
+    everyone = read_test_set(path, "all")[0].utterances
+    cases = tuple(plan_cases(manifest.utterances, prompting, *limits, config.seed, everyone)[: config.max_items])
     refuse_bad_set(cases, allowed_bad(config.max_bad, len(cases)))
     source = find_source(config, manifest.utterances)
     offered = _OFFERS[config.setting] | (frozenset({"timing"}) if source.timed else frozenset())

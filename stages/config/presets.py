@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 _SMOKE_SEANET = {"base_filters": 8, "latent_dim": 32, "lstm_layers": 1}
-_SMOKE_QUANTIZER = {"codebook_size": 128, "kmeans_iterations": 10, "kmeans_vectors_per_code": 4}
+# a hundred steps are too few for averages over a hundred: measured, mel distance 0.53 -> 0.36 with 0.9
+_SMOKE_QUANTIZER = {"codebook_size": 128, "kmeans_iterations": 10, "kmeans_vectors_per_code": 4, "decay": 0.9}
 _SMOKE_DISCRIMINATOR = {"filters": 4, "fft_sizes": [1024, 512, 256]}
 _SMOKE_TRANSFORMER = {"dim": 128, "num_heads": 2, "num_layers": 3, "ffn_dim": 512}
-_SMOKE_TRAINING = {"log_every": 5, "validate_every": 50, "validation_items": 8, "save_every": 50}
+_SMOKE_TRAINING = {"log_every": 10, "validate_every": 100, "validation_items": 8, "save_every": 50}
 
 _MINI_SEANET = {"base_filters": 16, "latent_dim": 64}
 _MINI_DISCRIMINATOR = {"filters": 8}
@@ -56,14 +57,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "smoke": {
         "curate": {"min_seconds": 2.0},
+        # a codec hums for its first 400 steps or so and then begins to follow its input: the adversary waits for that
         "train-codec": {
-            "codec": {"seanet": _SMOKE_SEANET, "quantizer": _SMOKE_QUANTIZER},
-            "discriminator": _SMOKE_DISCRIMINATOR,
-            "training": {"steps": 150, "batch_size": 8, "learning_rate": 1e-3, **_SMOKE_TRAINING},
+            "codec": {"seanet": _SMOKE_SEANET, "quantizer": _SMOKE_QUANTIZER}, "crop_seconds": 0.5,
+            "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 500},
+            "training": {"steps": 700, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
         },
         "mreq": {
-            "discriminator": _SMOKE_DISCRIMINATOR, "crop_seconds": 2.0,
-            "training": {"steps": 100, "batch_size": 4, "learning_rate": 1e-3, **_SMOKE_TRAINING},
+            "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 100}, "crop_seconds": 1.0,
+            "training": {"steps": 200, "batch_size": 4, "learning_rate": 1e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
         },
         "tokenize": {"shard_utterances": 50},
         "train-ar": {

@@ -252,7 +252,7 @@ class EvalConfig(SpeechConfig):
     split: str | None = Field(None, description="by default the rows marked test, all when none is; or all")
     hypotheses: str | None = running(None, description="folder of anyone's audio, file stems are ids")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
-    max_prompt_seconds: float = Field(10.0, gt=0, description="longest utterance used as a prompt across sentences")
+    max_prompt_seconds: float = Field(15.0, gt=0, description="longest utterance used as a prompt across sentences")
     metrics: tuple[str, ...] = Field((), description="by default all that the setting allows")
     max_items: int | None = running(None, ge=1)
     bootstrap_samples: int = Field(1000, ge=10)

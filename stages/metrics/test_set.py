@@ -92,24 +92,34 @@ def read_test_set(path: Path, split: str | None = None) -> tuple[Manifest, str]:
 
 
 def plan_cases(
-    utterances: Sequence[Utterance], setting: Setting, prompt_seconds: float, max_prompt_seconds: float, seed: int
+    utterances: Sequence[Utterance], setting: Setting, prompt_seconds: float, max_prompt_seconds: float, seed: int,
+    others: Sequence[Utterance] = (),
 ) -> list[Case]:
-    """Return one case an utterance, in order; those that cannot be done carry the reason."""
-    by_speaker: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        by_speaker.setdefault(utterance.speaker, []).append(utterance)
+    """Return one case an utterance, in order; those that cannot be done carry the reason.
+
+    Prompts come from `utterances`; for a speaker who has no second one there, from `others`.
+    """
+    here, elsewhere = _by_speaker(utterances), _by_speaker(others)
     cases = []
     for utterance in utterances:
         refused, prompt = reference_problem(utterance.text), None
         if not refused and setting == "continuation" and utterance.duration <= prompt_seconds:
             refused = f"its {utterance.duration:.2f} s are not longer than the prompt of {prompt_seconds:g} s"
         if not refused and setting == "cross-sentence":
-            others = by_speaker[utterance.speaker]
-            prompt = choose_prompt(utterance, others, prompt_seconds, max_prompt_seconds, seed)
+            pools = (here[utterance.speaker], elsewhere.get(utterance.speaker, []))
+            found = (choose_prompt(utterance, pool, prompt_seconds, max_prompt_seconds, seed) for pool in pools)
+            prompt = next(filter(None, found), None)
             refused = "" if prompt else (f"speaker `{utterance.speaker}` has no other utterance of "
                                          f"{prompt_seconds:g} to {max_prompt_seconds:g} s to prompt with")
         cases.append(Case(utterance, prompt, refused))
     return cases
+
+
+def _by_speaker(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    grouped: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        grouped.setdefault(utterance.speaker, []).append(utterance)
+    return grouped
 
 
 def choose_prompt(

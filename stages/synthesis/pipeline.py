@@ -26,9 +26,13 @@ MAX_TEXT_OVER_TRAINING = 8  # longer texts than this many times the longest seen
 
 @dataclass(frozen=True)
 class Speech:
-    """`waveform` [samples] holds the decoded prompt and then the speech; `report` says how it came about."""
+    """`waveform` [samples] holds the decoded prompt and then the speech; `report` says how it came about.
+
+    `codes` [codebooks, frames] are those that the AR wrote, the prompt's included.
+    """
 
     waveform: np.ndarray
+    codes: np.ndarray
     sample_rate: int
     prompt_samples: int
     stop_reason: str
@@ -74,13 +78,14 @@ class SpeechPipeline:
             **watch.laps,
             "real_time_factor": round(sum(watch.laps.values()) / seconds, 4) if seconds else None,
         }
-        return Speech(waveform, self.model.codec.sample_rate, prompt_samples, generation.stop_reason, report)
+        codes = generation.codes.cpu().numpy()
+        return Speech(waveform, codes, self.model.codec.sample_rate, prompt_samples, generation.stop_reason, report)
 
     def text_tokens(self, prompt_text: str, text: str) -> list[int]:
         """Return the token ids of prompt text and text as the models read them, both normalised."""
-        spoken = normalize(text)
-        tokens = self.model.text_tokenizer.encode_pair(normalize(prompt_text) if prompt_text else "", spoken)
-        unknown = self.model.text_tokenizer.unknown_characters(spoken)
+        heard, spoken = normalize(prompt_text), normalize(text)
+        tokens = self.model.text_tokenizer.encode_pair(heard, spoken)
+        unknown = self.model.text_tokenizer.unknown_characters(f"{heard} {spoken}")
         if unknown:
             log.warning("the model knows no character of %s; they are left out", ", ".join(f"`{c}`" for c in unknown))
         limit = self.model.max_text_tokens * MAX_TEXT_OVER_TRAINING

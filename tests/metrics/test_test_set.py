@@ -91,6 +91,12 @@ def test_prompts_stay_within_a_speaker():
     assert all(case.prompt.speaker == case.utterance.speaker for case in cases)
 
 
+def test_a_speaker_without_a_second_utterance_is_prompted_from_the_rest_of_the_manifest():
+    rest = [utterance("before", speaker="bob"), utterance("other", speaker="eve")]
+    (case,) = plan_cases([utterance("alone", speaker="bob")], "cross-sentence", 3, 10, 0, rest)
+    assert case.prompt.id == "before" and not case.refused
+
+
 def test_what_a_setting_cannot_do_is_refused_with_a_reason():
     alone = utterance("alone", speaker="bob")
     utterances = [alone, utterance("x"), utterance("y"), utterance("empty", text=" "), utterance("brief", 2.5)]
