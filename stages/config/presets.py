@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "tokenize": {"shard_utterances": 50},
         "train-ar": {
             "model": {"transformer": _SMOKE_TRANSFORMER},
-            "training": {"steps": 200, "batch_tokens": 2000, "learning_rate": 1e-3, "warmup_steps": 10,
+            "training": {"steps": 800, "batch_tokens": 2000, "learning_rate": 1e-3, "warmup_steps": 20,
                          **_SMOKE_TRAINING},
         },
         "train-nar": {
