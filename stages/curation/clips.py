@@ -12,6 +12,7 @@ import soxr
 
 from stages.artifacts import storage
 from stages.audio.io import audio_info, read_audio, write_audio
+from stages.audio.loudness import normalise_loudness
 from stages.config.stage_configs import CurateConfig
 from stages.curation.parallel import ordered_map
 from stages.curation.screening import Take, local_audio
@@ -52,10 +53,11 @@ def _clip_names(ids: list[str]) -> dict[str, str]:
 def _clip_row(assembly: Assembly, out: Path, name: str, config: CurateConfig) -> dict:
     path = out / CLIPS / f"{name}.flac"
     if not path.exists():  # a name appears only with a whole file behind it
-        pieces = [_load(take, config.sample_rate) for take in assembly.takes]
+        pieces = [_load(take, config) for take in assembly.takes]
         write_audio(path, concatenate(pieces, assembly.pauses, config.sample_rate), config.sample_rate)
     first = assembly.takes[0].recording
     row = _common_columns(assembly, f"{CLIPS}/{name}.flac", 0.0, audio_info(path).duration, config.sample_rate)
+    row["loudness_db"] = config.loudness_db
     if len(assembly.takes) > 1:
         return {**row, "joined": [take.recording.id for take in assembly.takes], "pauses": list(assembly.pauses)}
     # A cut of a cut still tells where in the first recording it came from.
@@ -63,12 +65,14 @@ def _clip_row(assembly: Assembly, out: Path, name: str, config: CurateConfig) ->
     return {**row, "source": row.get("source", first.source), "source_start": earlier + first.start}
 
 
-def _load(take: Take, sample_rate: int) -> np.ndarray:
-    """Read a take at `sample_rate`; resampling may overshoot full scale, which FLAC would clip."""
+def _load(take: Take, config: CurateConfig) -> np.ndarray:
+    """Read a take at the corpus's sample rate and loudness; resampling may overshoot what FLAC holds."""
     with local_audio(take.recording) as path:
         waveform = read_audio(path, start=take.recording.start, duration=take.recording.duration)
-    if take.sample_rate != sample_rate:
-        waveform = soxr.resample(waveform, take.sample_rate, sample_rate)
+    if take.sample_rate != config.sample_rate:
+        waveform = soxr.resample(waveform, take.sample_rate, config.sample_rate)
+    if config.loudness_db is not None:
+        return normalise_loudness(waveform, config.loudness_db)
     peak = float(abs(waveform).max())
     return waveform * (0.999 / peak) if peak > 1.0 else waveform
 

@@ -171,13 +171,18 @@ def window_plan(num_frames: int, window_frames: int, slide_frames: int, mode: Wi
 
 @dataclass(frozen=True)
 class Refinement:
-    """How levels are read and drawn: windows of target frames (None: the whole sequence) and temperature."""
+    """How levels are read and drawn: windows of target frames (None: the whole sequence) and temperature.
+
+    Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
+    not understood.
+    """
 
     window_frames: int | None = None
     slide_frames: int | None = None
     window_mode: WindowMode = "center"
     windows_per_batch: int = 4
     temperature: float = 0.0
+    prompt_frames: int | None = None
 
     def windows(self, num_frames: int) -> list[Window]:
         if self.window_frames is None or self.window_frames >= num_frames:
@@ -239,6 +244,8 @@ def refine(
     if prompt is not None:
         complete = hierarchy.teacher_feature(prompt, hierarchy.num_levels + 1)
         num_prompt = complete.shape[-1]
+        if settings.prompt_frames is not None:
+            complete = complete[..., -settings.prompt_frames :]
     state = hierarchy.start(lowest, prompt)
     for level in range(1, hierarchy.num_levels + 1):
         codes = predict_level(nar, state.feature[..., num_prompt:], level, text, complete, settings, generator)

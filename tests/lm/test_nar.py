@@ -282,6 +282,19 @@ def test_each_level_is_read_from_what_the_levels_before_it_gave_and_the_complete
         assert torch.equal(streams[f"level{n}"][:, num_prompt:], predict_level(model, shown, n, TEXT, before))
 
 
+def test_of_a_long_prompt_the_model_reads_the_end_and_the_codec_all():
+    model, hierarchy = make_nar(), FakeHierarchy()
+    lowest = torch.randint(SIZE, (1, 2, 14))
+    prompt = {f"level{n}": torch.randint(SIZE, (1, 8)) for n in (1, 2, 3)} | {"low": lowest[..., :4]}
+    reads = []
+    hook = model.register_forward_hook(lambda _, args, named, out: reads.append(named["prompt"]), with_kwargs=True)
+    streams = refine(model, hierarchy, lowest, TEXT, prompt, Refinement(prompt_frames=3))
+    hook.remove()
+    complete = hierarchy.teacher_feature(prompt, LEVELS + 1)
+    assert all(torch.equal(read, complete[..., -3:]) for read in reads)
+    assert all(torch.equal(streams[f"level{n}"][:, :8], prompt[f"level{n}"]) for n in (1, 2, 3))
+
+
 class Oracle:
     """A model that knows the true codes, and remembers the features that it was shown."""
 
