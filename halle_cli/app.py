@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -12,6 +13,16 @@ import typer
 
 STAGES = "Stages, in data order"
 HELPERS = "Helpers"
+# Said when a stage is done, filled in with its settings.
+NEXT_STEP = {
+    "curate": "halle train-codec --data {out} --out RUN",
+    "train-codec": "halle mreq --teacher {out} --data {data} --out RUN",
+    "mreq": "halle tokenize --codec {out} --data {data} --out STORE",
+    "tokenize": "halle train-ar --tokens {out} --out RUN, and halle train-nar --tokens {out} --codec {codec} --out RUN",
+    "train-ar": "halle train-nar --tokens {tokens} --codec CODEC --out RUN, then halle pack",
+    "train-nar": "halle pack --codec {codec} --ar RUN --nar {out} --out MODEL",
+    "pack": "halle synth --text script.txt --prompt ref.wav --model {out}",
+}
 
 app = typer.Typer(
     name="halle",
@@ -36,7 +47,7 @@ def common_options(
     device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1 or mps.")] = None,
     max_bad: Annotated[str | None, _option("Bad inputs allowed: a count, or a share such as 1%.")] = None,
     restart: Annotated[bool, _option("Move an old result aside and begin again.", "--restart")] = False,
-    allow_change: Annotated[list[str] | None, _option("An identity setting that may differ from the old run's.")] = None,
+    allow_change: Annotated[list[str] | None, _option("Identity setting that may differ from the old run's.")] = None,
     dry_run: Annotated[bool, _option("Check the inputs, show settings and plan, do nothing.", "--dry-run")] = False,
     json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     verbose: Annotated[bool, _option("Say more.", "-v", "--verbose")] = False,
@@ -70,6 +81,7 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
     from halle_cli.console import Console
 
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
+    next_step = None if common["dry_run"] else _next_step(name, settings)
 
     def work() -> dict[str, Any]:
         from stages.config.resolve import resolve
@@ -82,7 +94,11 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
             return {"plan": stage.plan(config), "settings": config.model_dump(mode="json")}
         return stage.run(config)
 
-    Console(verbosity, common["json_output"], common["debug"]).run(work)
+    Console(verbosity, common["json_output"], common["debug"]).run(work, next_step)
+
+
+def _next_step(name: str, settings: dict[str, Any]) -> str:
+    return NEXT_STEP.get(name, "").format(**{key: shlex.quote(str(value)) for key, value in settings.items()})
 
 
 @_stage("curate", "curate")
@@ -218,7 +234,7 @@ def pack(
     def work() -> dict[str, Any]:
         return importlib.import_module("stages.pack").run(codec, ar, nar, out)
 
-    Console(0, json_output, debug).run(work)
+    Console(0, json_output, debug).run(work, _next_step("pack", {"out": out}))
 
 
 def _range(text: str | None, option: str) -> tuple[float, float] | None:

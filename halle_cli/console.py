@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 from stages import progress
-from stages.errors import HalleError, InterruptedRunError
+from stages.errors import HalleError, InterruptedRunError, PeerError
 
 PLAIN_SECONDS = 30.0
 
 
 class Console:
-    """Results on stdout, everything else on stderr; only the main process of a distributed run speaks."""
+    """Results on stdout, everything else on stderr; of a distributed run the main process speaks, others of errors."""
 
     def __init__(self, verbosity: int = 0, as_json: bool = False, debug: bool = False):
         self.as_json, self.debug, self.verbosity = as_json, debug, verbosity
         self.is_main = os.environ.get("RANK", "0") == "0"
 
-    def run(self, work: Callable[[], dict[str, Any]]) -> None:
-        """Do the work, show its result and end the process with the right code."""
+    def run(self, work: Callable[[], dict[str, Any]], next_step: str | None = None) -> None:
+        """Do the work, show its result and what comes next, and end the process with the right code."""
         listener = self._start_progress()
         self._start_logs()
         try:
@@ -37,19 +37,16 @@ class Console:
         except KeyboardInterrupt:
             code, result = 130, None
             self._say("error: interrupted")
-        except MemoryError:
-            code, result = 4, None
-            self._say("error: out of memory\n\nhint: lower the batch size, or choose a smaller preset")
-        except Exception:
-            code, result = 1, None
-            self._say("error: this is a bug in halle; please report it with the lines below\n")
-            self._say(traceback.format_exc())
+        except Exception as error:
+            code, result = self._explain(error), None
         finally:
             if listener is not None:
                 progress.unlisten(listener)
                 listener.close()
         if result is not None and self.is_main:
             self._show(result)
+            if next_step and not self.as_json and self.verbosity >= 0:
+                self._say(f"\nnext: {next_step}")
         sys.exit(code)
 
     def _start_progress(self) -> ProgressLines | None:
@@ -69,22 +66,33 @@ class Console:
         logger.handlers = [handler]
         logger.propagate = False
 
+    def _explain(self, error: Exception) -> int:
+        """Say what an error means that no stage expected, and return the exit code."""
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here
+            self._say("error: out of memory\n\nhint: lower the batch size, or choose a smaller preset")
+            return 4
+        self._say("error: this is a bug in halle; please report it with the lines below\n")
+        self._say(traceback.format_exc())
+        return 1
+
     def _fail(self, error: HalleError) -> None:
         if self.as_json and self.is_main:
             print(json.dumps({"error": error.message, "hint": error.hint, "exit_code": error.exit_code}))
         word = "" if isinstance(error, InterruptedRunError) else "error: "
-        self._say(f"{word}{error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+        if self.is_main or not isinstance(error, (PeerError, InterruptedRunError)):  # else the main process says it
+            self._say(f"{word}{error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
         if self.debug:
             self._say(traceback.format_exc())
 
     def _say(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)
+        speaker = "" if self.is_main else f"process {os.environ['RANK']}: "
+        print(printable(speaker + text), file=sys.stderr, flush=True)
 
     def _show(self, result: dict[str, Any]) -> None:
         if self.as_json:
             print(json.dumps(result, ensure_ascii=False, indent=2))
         else:
-            print(printable("\n".join(_lines(result))))
+            print(printable("\n".join(_lines(result))), flush=True)
 
 
 def printable(text: str) -> str:
@@ -98,14 +106,24 @@ def _lines(result: dict[str, Any], indent: str = "") -> list[str]:
     for key, value in result.items():
         if isinstance(value, dict) and value:
             lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
-        elif isinstance(value, (list, tuple)):
-            shown = [str(item) for item in value]
-            lines.append(f"{indent}{key:<{width}}  {', '.join(shown) if shown else '-'}")
-        elif isinstance(value, float):
-            lines.append(f"{indent}{key:<{width}}  {value:.6g}")
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+            lines += [f"{indent}{key}", *(f"{indent}  {_in_words(item)}" for item in value)]
         else:
-            lines.append(f"{indent}{key:<{width}}  {value}")
+            lines.append(f"{indent}{key:<{width}}  {_in_words(value)}")
     return lines
+
+
+def _in_words(value: Any) -> str:
+    if value is None or value in ({}, [], ()):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_in_words(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        words = [(_in_words(item), isinstance(item, (list, tuple))) for item in value]
+        return ", ".join(f"({word})" if nested else word for word, nested in words)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 class _LogFormat(logging.Formatter):

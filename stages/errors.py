@@ -60,6 +60,14 @@ class UnfinishedSpeechError(HalleError):
     exit_code = 8
 
 
+class PeerError(HalleError):
+    """Another process of a distributed run has stopped, with a message of its own."""
+
+    def __init__(self, message: str, hint: str | None = None, exit_code: int = 1):
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+
 class InterruptedRunError(HalleError):
     """A signal stopped the run after its state was saved; exit code 128 + the signal's number."""
 

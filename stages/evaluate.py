@@ -23,12 +23,22 @@ from stages.artifacts.storage import (
 )
 from stages.audio.io import AudioError, audio_info, read_audio, write_audio
 from stages.config.stage_configs import EvalConfig
-from stages.data.waveforms import allowed_bad
 from stages.errors import UnfinishedSpeechError, UsageError
 from stages.metrics.base import Metric, Need
 from stages.metrics.intelligibility import NORMALISER, normaliser_version
 from stages.metrics.registry import choose_metrics
-from stages.metrics.scoring import FAILED, MISSING, REFUSED, SCORED, Output, Scorer, Sound, count_rows, summarise_rows
+from stages.metrics.scoring import (
+    FAILED,
+    MISSING,
+    REFUSED,
+    SCORED,
+    Output,
+    Scorer,
+    Sound,
+    count_rows,
+    row_of,
+    summarise_rows,
+)
 from stages.metrics.test_set import (
     Case,
     file_stem,
@@ -37,12 +47,14 @@ from stages.metrics.test_set import (
     read_test_set,
     refuse_bad_set,
     setting_in_words,
+    without_recording,
 )
 from stages.progress import Progress
 from stages.reports.evaluation import evaluation_page, worst_first
 from stages.speech.transcriber import Transcriber, load_transcriber
+from stages.synthesis.pipeline import SYNTHETIC
 from stages.synthesis.sources import Source, Speak, find_source
-from stages.training.loop import pick_device
+from stages.training.processes import pick_device
 
 log = logging.getLogger("halle.eval")
 
@@ -79,7 +91,8 @@ def run(config: EvalConfig) -> dict:
     """Make and score what is not done yet, then write scores and the page; nothing is done twice."""
     job = prepare(config)
     with claim_output("eval", job.config, job.parents) as folder:
-        rows = {row["id"]: row for row in read_journal(job.out / ITEMS)}
+        # What an unfinished evaluation refused is tried again: it may have been mended since.
+        rows = {row["id"]: row for row in read_journal(job.out / ITEMS) if folder.complete or row["status"] != REFUSED}
         todo = [case for case in job.cases if case.utterance.id not in rows]
         if folder.complete and not todo:
             return result(job, read_json(job.out / SCORES))
@@ -87,8 +100,10 @@ def run(config: EvalConfig) -> dict:
         transcriber = load_transcriber(config.transcriber)
         rows |= {row["id"]: row for row in evaluate_cases(job, todo, transcriber)}
         done = [rows[utterance.id] for utterance in job.manifest.utterances if utterance.id in rows]
-        scores = score_rows(job, done, transcriber)
         write_jsonl(job.out / ITEMS, done)
+        refused = (row["reason"] for row in done if row["status"] == REFUSED)
+        refuse_bad_set(refused, len(done), config.bad_allowed(len(done)))
+        scores = score_rows(job, done, transcriber)
         write_json(job.out / SCORES, scores)
         write_text(job.out / REPORT, evaluation_page(scores, with_players(job, done)))
         folder.finish()
@@ -120,8 +135,9 @@ def prepare(config: EvalConfig) -> Job:
     prompting = "reconstruction" if config.hypotheses else config.setting
     limits = (config.prompt_seconds, config.max_prompt_seconds)
     everyone = read_test_set(path, "all")[0].utterances
-    cases = tuple(plan_cases(manifest.utterances, prompting, *limits, config.seed, everyone)[: config.max_items])
-    refuse_bad_set(cases, allowed_bad(config.max_bad, len(cases)))
+    planned = plan_cases(manifest.utterances, prompting, *limits, config.seed, everyone)
+    cases = without_recording(planned[: config.max_items])
+    refuse_bad_set((case.refused for case in cases if case.refused), len(cases), config.bad_allowed(len(cases)))
     source = find_source(config, manifest.utterances)
     offered = _OFFERS[config.setting] | (frozenset({"timing"}) if source.timed else frozenset())
     return Job(config, manifest, split, cases, source, tuple(choose_metrics(config.metrics, offered)), offered)
@@ -154,7 +170,8 @@ def evaluate_case(job: Job, case: Case, speak: Speak, scorer: Scorer) -> dict:
     row = row_of(case, status, reason, output, recording)
     if output is not None:
         row["audio"] = f"audio/{file_stem(case.utterance.id)}.wav"
-        write_audio(job.out / row["audio"], output.sound.waveform, output.sound.sample_rate)
+        comment = SYNTHETIC if job.source.timed else None  # what our model says
+        write_audio(job.out / row["audio"], output.sound.waveform, output.sound.sample_rate, comment)
     row["output"] = scorer.score(case.utterance.text, output, recording)
     row["recording"] = scorer.score_recording(case.utterance.text, recording)
     return row
@@ -169,27 +186,6 @@ def attempt(case: Case, recording: Sound, speak: Speak) -> tuple[str, str, Outpu
     except torch.OutOfMemoryError:
         return FAILED, "out of memory", None
     return (SCORED, "", output) if output is not None else (MISSING, "there is no audio for it", None)
-
-
-def row_of(case: Case, status: str, reason: str, output: Output | None = None, recording: Sound | None = None) -> dict:
-    """Return what items.jsonl says of a case before anything is measured."""
-    if status in (FAILED, REFUSED):
-        log.warning("`%s` %s: %s", case.utterance.id, status, reason)
-    return {
-        "id": case.utterance.id,
-        "speaker": case.utterance.speaker,
-        "text": case.utterance.text,
-        "status": status,
-        "reason": reason,
-        "prompt": case.prompt.id if case.prompt else None,
-        "audio": None,
-        "seconds": output.sound.seconds if output else None,
-        "prompt_seconds": output.prompt_samples / output.sound.sample_rate if output else None,
-        "seconds_to_make": output.seconds_to_make if output else None,
-        "stop_reason": output.stop_reason if output else "",
-        "finished": output is not None and output.finished,
-        "reference_seconds": recording.seconds if recording else None,
-    }
 
 
 def read_recording(utterance: Utterance) -> Sound:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from stages.artifacts.manifest import Manifest, read_manifest
-from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.run_dir import check_output
 from stages.codec.adversary import Adversary
 from stages.codec.balancer import Balancer
 from stages.codec.encodec import EncodecCodec
@@ -47,7 +47,7 @@ def run(config: MReQConfig) -> dict:
     inputs = _open(config)
     process = Run(config)
     rates = _check_bit_rate(_student(config, inputs.teacher), inputs.teacher)
-    with claim_output(STAGE, config, inputs.parents, primary=process.is_main) as output:
+    with process.claim(STAGE, config, inputs.parents) as output:
         export = output.path / EXPORT
         result = finished_result(output, config.training.steps)
         if result is None:
@@ -185,7 +185,7 @@ class MReQTask:
         commitment = torch.cat(list(output.commitments.values())).mean()
         norms = {}
         if run.step % self.config.training.log_every == 0:
-            norms = _gradients_at_blocks(output, {"nac": losses.balanced, "fld": fld, "hsr": hsr})
+            norms = _gradients_at_blocks(output, {"nac": losses.balanced, "fld": fld, "hsr": hsr}, ranks)
         run.backward(losses.discriminator)
         run.backward(losses.balanced + self.config.losses.commitment * commitment + fld + hsr)
         return {**losses.values, "commitment": commitment, "fld": fld, "hsr": hsr,
@@ -220,7 +220,7 @@ class MReQTask:
         """See `extra_state`."""
 
 
-def _gradients_at_blocks(output: MRVQOutput, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+def _gradients_at_blocks(output: MRVQOutput, losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """Return the gradient norm of each term at what the blocks give: with it, weights can be set from a ratio.
 
     NAC is taken at h; FLD at c~_1, which is in every h_s as it is in h; HSR at all D_k(b~_k) together.
@@ -232,7 +232,9 @@ def _gradients_at_blocks(output: MRVQOutput, losses: dict[str, Tensor]) -> dict[
         if not loss.requires_grad:
             continue
         gradients = torch.autograd.grad(loss, places[name], retain_graph=True)
-        norms[f"gradient_at_h.{name}"] = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+        # each process differentiates the mean over its own items, a world_size-th of all
+        norms[f"gradient_at_h.{name}"] = ranks.sum(squares).sqrt() / ranks.world_size
     return norms
 
 

@@ -14,6 +14,8 @@ from stages.synthesis.model import MODEL_FILE, check_belonging, codec_fingerprin
 def run(codec: str, ar: str, nar: str, out: str) -> dict:
     """Copy the parts, without trainer state, into `out`; refuse parts that do not belong together."""
     target = Path(out)
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"expected a folder after --out, got the file `{target}`", "choose another --out")
     if target.exists() and any(target.iterdir()) and not (target / MODEL_FILE).is_file():
         raise UsageError(f"`{target}` is not empty and is no model folder", "choose another --out")
     parts = {"ar": load_checkpoint(ar, "ar"), "nar": load_checkpoint(nar, "nar")}

@@ -13,12 +13,10 @@ from stages.audio.io import audio_info, check_suffix, write_audio
 from stages.config.stage_configs import SynthConfig
 from stages.errors import UnfinishedSpeechError, UsageError
 from stages.synthesis.model import find_parts, load_speech_model
-from stages.synthesis.pipeline import Speech, SpeechPipeline
+from stages.synthesis.pipeline import SYNTHETIC, Speech, SpeechPipeline
 from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
 from stages.text.normalizer import normalize
-from stages.training.loop import pick_device
-
-SYNTHETIC = "synthetic speech made by halle"
+from stages.training.processes import pick_device
 
 
 def run(config: SynthConfig) -> dict:
@@ -28,7 +26,8 @@ def run(config: SynthConfig) -> dict:
     device = pick_device(config.device)
     model = load_speech_model(config, device)
     limits = PromptLimits(config.prompt_seconds, config.max_prompt_seconds)
-    prompt = read_prompt(config.prompt, model.codec, limits, config.prompt_text, config.transcriber)
+    prompt = read_prompt(config.prompt, model.codec, limits, config.prompt_text, config.transcriber,
+                         model.loudness_db)
     speech = SpeechPipeline(model, config).speak(text, prompt, config.seed)
     write_audio(out, speech.generated, speech.sample_rate, comment=SYNTHETIC)
     report = _report(config, text, prompt, speech, out, device, model.fingerprints)

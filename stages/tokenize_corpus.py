@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from stages.artifacts.lock import LOCK
 from stages.artifacts.manifest import Manifest, read_manifest
-from stages.artifacts.run_dir import CONFIG, LOG, PROVENANCE, Output, check_output, claim_output
-from stages.artifacts.storage import is_complete, read_json, write_jsonl
+from stages.artifacts.run_dir import CONFIG, LOG, PROVENANCE, Output, check_output
+from stages.artifacts.storage import read_json, write_jsonl
 from stages.artifacts.token_store import (
     REJECTED_FILE,
     STORE_FILE,
@@ -38,7 +37,7 @@ from stages.progress import Progress
 from stages.text.corpus import Item, apply_policy, normalised_item
 from stages.text.normalizer import NORMALIZER_VERSION
 from stages.text.tokenizer import TextTokenizer
-from stages.training.loop import pick_device
+from stages.training.processes import Processes
 
 log = logging.getLogger("halle.tokenize")
 
@@ -68,22 +67,14 @@ class Work:
 def run(config: TokenizeConfig) -> dict:
     """Write the token store and return its totals; a finished store is left as it is."""
     work = _read_inputs(config)
-    cpu = config.device == "cpu" or not torch.cuda.is_available()  # else Accelerate sees one process without CUDA
-    processes = PartialState(cpu=cpu, timeout=timedelta(days=7))  # shards take unequal times
-    device = processes.device if config.device == "auto" else pick_device(config.device)
-    is_main = processes.process_index == 0
-    with claim_output("tokenize", config, work.parents, primary=is_main) as output:
-        processes.wait_for_everyone()
-        if is_complete(output.path):
-            return _summary(config)
-        if is_main:
-            work.tokenizer.save(output.path / TEXT_TOKENIZER_FILE)
-        writer = TokenStoreWriter(output.path, _stream_infos(work.codec))
-        write_shards(work, writer, config, device, processes.process_index, processes.num_processes)
-        processes.wait_for_everyone()
-        if is_main:
-            _finish(work, writer, config, output)
-        processes.wait_for_everyone()
+    processes = Processes(config.device, patience=timedelta(days=7))  # shards take unequal times
+    with processes.claim("tokenize", config, work.parents) as output:
+        if not output.complete:
+            writer = TokenStoreWriter(output.path, _stream_infos(work.codec))
+            processes.on_main(lambda: work.tokenizer.save(output.path / TEXT_TOKENIZER_FILE))
+            write_shards(work, writer, config, processes.device, processes.rank, processes.world_size)
+            processes.wait()
+            processes.on_main(lambda: _finish(work, writer, config, output))
     return _summary(config)
 
 
@@ -190,6 +181,12 @@ def _token_utterance(item: Item, num_samples: int, sample_rate: int, tokenizer: 
 # ---- the finished store
 
 
+def _loudness(items: list[Item]) -> float | None:
+    """Return the RMS in dB that curation gave all utterances, None when it differs or was left as it is."""
+    targets = {item.utterance.extra.get("loudness_db") for item in items}
+    return targets.pop() if len(targets) == 1 else None
+
+
 def _finish(work: Work, writer: TokenStoreWriter, config: TokenizeConfig, output: Output) -> None:
     """Write rejections and totals, unless too much was rejected: then the shards stay, for a run that allows it."""
     rejected = writer.rejected(work.num_shards)
@@ -206,14 +203,14 @@ def _finish(work: Work, writer: TokenStoreWriter, config: TokenizeConfig, output
         "text_tokenizer_fingerprint": work.parents["text_tokenizer"],
         "manifest_fingerprint": work.parents["data"],
         "text_normalizer": NORMALIZER_VERSION,
-        "loudness_target": None,  # audio is encoded as loud as it is
+        "loudness_target": _loudness(work.items),
         "sample_rate": work.codec.sample_rate,
         "bits_per_second": work.codec.bits_per_second,
         "words": sum(len(row["text"].split()) for row in writer.rows(work.num_shards)),
         "rejected": reasons,
         "dropped_characters": work.dropped_characters,
     }, exclude=RUN_FILES)
-    log.info("%d utterances kept, %d rejected %s", kept, len(rejected), reasons or "")
+    log.info("%d utterances kept, %d rejected", kept, len(rejected))
 
 
 def _count_reasons(rejected: Iterable[dict]) -> dict[str, int]:

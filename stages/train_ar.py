@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
-from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.run_dir import check_output
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
@@ -27,7 +27,7 @@ def run(config: TrainARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
     data, init, parents = _open(config)
     process = Run(config)
-    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+    with process.claim(STAGE, config, parents) as output:
         result = finished_result(output, config.training.steps)
         task = None
         if result is None:
@@ -41,7 +41,7 @@ def run(config: TrainARConfig) -> dict:
         "steps": result.step,
         **data.describe(),
         **({"init": task.init_report.counts()} if task and task.init_report else {}),
-        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items()},
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
     }
 
 
@@ -78,6 +78,7 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     parents = data.parents()
     init = load_checkpoint(config.init, "ar") if config.init else None
     if init is not None:
+        data.compare_text(init)
         parents["init"] = init.fingerprint
     return data, init, parents
 
@@ -141,6 +142,7 @@ class ARTask:
             "frame_rate": self.data.lowest.frame_rate,
             "max_frames": self.data.longest(self.data.lowest.name),
             "max_text_tokens": self.data.longest("text"),
+            "loudness_db": self.data.store.facts.get("loudness_target"),
             "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
         }
         return "ar", architecture, self.parents

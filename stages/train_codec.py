@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from stages.artifacts.manifest import Manifest, read_manifest
-from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.run_dir import check_output
 from stages.codec.adversary import Adversary
 from stages.codec.balancer import Balancer
 from stages.codec.encodec import EncodecCodec
@@ -32,7 +32,7 @@ def run(config: TrainCodecConfig) -> dict:
     manifest, crops, held_out = _open(config)
     process = Run(config)
     parents = {"data": manifest.fingerprint}
-    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+    with process.claim(STAGE, config, parents) as output:
         export = output.path / f"{config.codec.arch}.pt"
         result = finished_result(output, config.training.steps)
         if result is None:

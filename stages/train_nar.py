@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
-from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.run_dir import check_output
 from stages.codec.base import Codec
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import NARConfig
@@ -32,7 +32,7 @@ def run(config: TrainNARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
     data, codec, init, parents = _open(config)
     process = Run(config)
-    with claim_output(STAGE, config, parents, primary=process.is_main) as output:
+    with process.claim(STAGE, config, parents) as output:
         result = finished_result(output, config.training.steps)
         task = None
         if result is None:
@@ -46,7 +46,7 @@ def run(config: TrainNARConfig) -> dict:
         "steps": result.step,
         **data.describe(),
         **({"init": task.init_report.counts()} if task and task.init_report else {}),
-        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items()},
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
     }
 
 
@@ -96,6 +96,7 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
     parents = data.parents()
     init = load_checkpoint(config.init, "nar") if config.init else None
     if init is not None:
+        data.compare_text(init)
         parents["init"] = init.fingerprint
     return data, codec, init, parents
 

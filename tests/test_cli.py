@@ -1,13 +1,17 @@
 """What a person meets at the command line: help, errors, exit codes."""
 
 import json
+import logging
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from halle_cli.app import NEXT_STEP, app
+from halle_cli.console import Console, _lines
 from stages.config.resolve import CONFIG_OF_STAGE
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +20,15 @@ ROOT = Path(__file__).parent.parent
 def halle(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "halle_cli", *arguments], cwd=cwd or ROOT, capture_output=True,
                           text=True, encoding="utf-8", check=False)
+
+
+@pytest.fixture
+def own_logging():
+    """Give the logger back as it was: a console in this process takes it over."""
+    logger = logging.getLogger("halle")
+    before = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate, logger.level = before
 
 
 def test_help_names_every_stage_and_imports_no_torch():
@@ -94,3 +107,40 @@ def test_without_a_model_synth_says_how_to_get_one(tmp_path, monkeypatch):
                    "--out", str(tmp_path / "x.wav"))
     assert result.returncode == 7
     assert "HALLE_MODEL" in result.stderr
+
+
+def test_a_result_is_shown_without_programmers_words():
+    shown = "\n".join(_lines({"none": None, "empty": {}, "flag": True, "rates": [8.0, 16.0],
+                              "pairs": [[1, 1], [2, 3]],
+                              "streams": [{"name": "quant1", "rate": 8.0}], "nested": {"count": 3}}))
+    assert shown.split("\n") == ["none     -", "empty    -", "flag     yes", "rates    8, 16",
+                                "pairs    (1, 1), (2, 3)", "streams", "  name=quant1 rate=8", "nested", "  count  3"]
+
+
+@pytest.mark.parametrize("options, says", [({}, True), ({"verbosity": -1}, False), ({"as_json": True}, False)])
+def test_what_comes_next_is_said_on_stderr_when_a_person_is_reading(capsys, own_logging, options, says):
+    with pytest.raises(SystemExit) as end:
+        Console(**options).run(lambda: {"out": "data"}, "halle mreq")
+    printed = capsys.readouterr()
+    assert end.value.code == 0 and "halle mreq" not in printed.out
+    assert ("next: halle mreq" in printed.err) == says
+
+
+def test_every_stage_but_the_last_names_an_existing_command_to_go_on_with():
+    assert set(NEXT_STEP) == {*CONFIG_OF_STAGE, "pack"} - {"synth", "eval"}
+    known = {command.name for command in app.registered_commands}
+    assert {text.split()[1] for text in NEXT_STEP.values()} <= known
+
+
+@pytest.mark.parametrize("error, code, says", [
+    (MemoryError(), 4, "out of memory"),
+    (torch.OutOfMemoryError("CUDA out of memory"), 4, "lower the batch size"),
+    (ZeroDivisionError("oh"), 1, "bug in halle"),
+])
+def test_running_out_of_memory_is_no_bug_and_a_bug_is(capsys, own_logging, error, code, says):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        Console().run(fail)
+    assert end.value.code == code and says in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny_tokens import tiny_codec
 
@@ -144,9 +145,28 @@ def test_a_hypothesis_that_cannot_be_read_failed_and_counts_against_the_system(t
 
 def test_a_damaged_recording_is_refused_and_does_not_count_against_the_system(tmp_path, hypotheses):
     (tmp_path / "set" / "clips" / "u1.wav").write_bytes(b"this is no audio at all")
-    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses, max_bad="1"))
     scores, rows = read(tmp_path)
     assert rows["u1"]["status"] == "refused" and scores["metrics"]["wer"]["total"] == 5
+
+
+def test_too_many_damaged_recordings_stop_the_evaluation_which_goes_on_when_they_are_mended(tmp_path, hypotheses):
+    damaged = tmp_path / "set" / "clips" / "u1.wav"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"this is no audio at all")
+    with pytest.raises(BadInputsError, match=r"at most 0 of 6 .*got 1: .*NOT_AUDIO"):
+        evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    assert not (tmp_path / "out" / "scores.json").exists()
+    damaged.write_bytes(whole)
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    assert read(tmp_path)[1]["u1"]["status"] == "scored"
+
+
+def test_recordings_that_are_not_there_are_refused_before_anything_is_evaluated(tmp_path, hypotheses):
+    (tmp_path / "set" / "clips" / "u1.wav").unlink()
+    with pytest.raises(BadInputsError, match="got 1: 1: its recording is not there"):
+        evaluate.plan(settings(tmp_path, hypotheses=hypotheses))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_evaluation_is_not_done_again(tmp_path, hypotheses, monkeypatch):
@@ -226,7 +246,8 @@ class FakePipeline:
     def speak(self, text, prompt, seed):
         self.asked.append(types.SimpleNamespace(text=text, prompt=prompt, seed=seed))
         made = tone(TEXTS.index(text), self.seconds)
-        return Speech(np.concatenate([prompt.waveform, made]), RATE, len(prompt.waveform), self.stop_reason, {})
+        codes = np.zeros((1, 0), dtype=np.int64)
+        return Speech(np.concatenate([prompt.waveform, made]), codes, RATE, len(prompt.waveform), self.stop_reason, {})
 
 
 @pytest.fixture
@@ -260,6 +281,8 @@ def test_across_sentences_the_prompt_is_another_utterance_with_its_text_and_only
     assert scores["metrics"]["wer"]["value"] == 0.0
     assert scores["metrics"]["real_time_factor"]["value"] > 0
     assert len({asked.seed for asked in pipeline.asked}) == 6
+    with soundfile.SoundFile(tmp_path / "out" / "audio" / "u0.wav") as sound:
+        assert "synthetic" in sound.comment
 
 
 def test_a_continuation_is_prompted_by_its_own_beginning_cut_before_encoding_and_scored_with_it(

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import tiny_config
+from tiny_chain import tiny_config
 
 from stages import mreq, train_ar, train_codec, train_nar
 from stages.artifacts.checkpoint import list_checkpoints

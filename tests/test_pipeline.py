@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from conftest import SPEECH, tiny_config
+from tiny_chain import SPEECH, tiny_config
 
-from stages import evaluate, mreq, pack, synth, tokenize_corpus, train_ar, train_codec, train_nar
-from stages.artifacts.storage import read_json, read_jsonl
+from stages import curate, evaluate, mreq, pack, synth, tokenize_corpus, train_ar, train_codec, train_nar
+from stages.artifacts.storage import read_json, read_jsonl, verify_checksums
 from stages.errors import HalleError, MissingModelError, UnfinishedSpeechError, UsageError
 from stages.synthesis.model import load_speech_model
 from stages.synthesis.pipeline import SpeechPipeline
@@ -86,6 +86,26 @@ def test_the_same_seed_speaks_the_same_and_another_seed_something_else(chain, tm
     assert first == same != other
 
 
+def test_all_clips_are_equally_loud_and_the_store_says_how_loud(chain):
+    for row in read_jsonl(chain.data / "manifest.jsonl"):
+        samples, _ = soundfile.read(chain.data / row["audio"])
+        assert samples.std() == pytest.approx(0.1, rel=0.02) or abs(samples).max() == pytest.approx(0.99, abs=0.01)
+    assert read_json(chain.tokens / "store.json")["loudness_target"] == -20.0
+
+
+def test_a_quiet_prompt_is_heard_as_loud_as_the_training_speech(chain, tmp_path):
+    samples, rate = soundfile.read(PROMPT)
+    soundfile.write(tmp_path / "quiet.wav", samples * 0.02, rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "usual.wav", samples, rate, subtype="FLOAT")
+    config = tiny_config("synth", model=str(chain.model))
+    model = load_speech_model(config, torch.device("cpu"))
+    assert model.loudness_db == -20.0
+    quiet, usual = (read_prompt(tmp_path / f"{name}.wav", model.codec, PromptLimits(), "x", loudness_db=model.loudness_db)
+                    for name in ("quiet", "usual"))
+    assert quiet.waveform.std() == pytest.approx(0.1, rel=0.05)
+    assert quiet.waveform == pytest.approx(usual.waveform, abs=1e-4)
+
+
 def test_unfinished_speech_is_written_and_exits_with_8(chain, tmp_path):
     with pytest.raises(UnfinishedSpeechError) as caught:
         for seed in range(20):  # an untrained model may end by luck
@@ -118,6 +138,7 @@ def test_a_prompt_without_a_transcript_is_recognised_and_what_was_heard_is_said(
 
 @pytest.mark.parametrize("options, message", [
     ({"say": "  "}, "empty"),
+    ({"prompt_text": " . "}, "prompt's text in `--prompt-text` is empty"),
     ({"say": None}, "exactly one of"),
     ({"say": None, "text": "none.txt"}, "does not exist"),
     ({"prompt": "none.wav"}, "none.wav"),
@@ -131,6 +152,21 @@ def test_wrong_input_of_synth_is_refused_before_anything_is_written(chain, tmp_p
     assert caught.value.exit_code == 2
     assert message in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_s_text_file_without_words_or_without_utf_8_is_refused(chain, tmp_path):
+    shutil.copy(PROMPT, tmp_path / "voice.ogg")
+    for data, words in ((b" \n", "is empty"), (b"caf\xe9", "byte 4 is 0xE9")):
+        (tmp_path / "voice.txt").write_bytes(data)
+        with pytest.raises(UsageError, match=words):
+            speak(chain, tmp_path / "x.wav", prompt=str(tmp_path / "voice.ogg"))
+
+
+def test_a_model_is_not_packed_in_place_of_a_file(chain, tmp_path):
+    (tmp_path / "model").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="got the file"):
+        pack.run(str(chain.mreq), str(chain.ar), str(chain.nar), str(tmp_path / "model"))
+    assert (tmp_path / "model").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_silent_and_a_short_prompt_are_refused_with_what_was_measured(chain, tmp_path):
@@ -188,7 +224,8 @@ def test_the_valle_baseline_comes_from_the_same_code_and_starts_halle(chain, tmp
     speak(chain, tmp_path / "x.wav", model=str(tmp_path / "valle"), max_seconds=0.5)
     assert read_json(tmp_path / "x.json")["frames"] <= 24
 
-    train_ar.run(tiny_config("train-ar", tokens=str(chain.tokens), out=str(tmp_path / "ar8"), init=str(tmp_path / "ar")))
+    train_ar.run(tiny_config("train-ar", tokens=str(chain.tokens), out=str(tmp_path / "ar8"),
+                             init=str(tmp_path / "ar")))
     train_nar.run(tiny_config("train-nar", tokens=str(chain.tokens), codec=str(chain.mreq),
                               out=str(tmp_path / "nar8"), init=str(tmp_path / "nar")))
     assert "new" in caplog.text and "loaded" in caplog.text
@@ -226,7 +263,25 @@ def test_dry_runs_say_what_they_would_do_and_write_nothing(chain, tmp_path):
         assert not out.exists(), stage
 
 
-def test_a_finished_stage_is_left_alone(chain):
-    before = {path: path.stat().st_mtime_ns for path in chain.tokens.rglob("*.npy")}
-    tokenize_corpus.run(tiny_config("tokenize", codec=str(chain.mreq), data=str(chain.data), out=str(chain.tokens)))
-    assert before == {path: path.stat().st_mtime_ns for path in chain.tokens.rglob("*.npy")}
+def test_a_finished_stage_is_left_alone_under_other_running_settings_and_its_checksums_stay_true(chain):
+    data, tokens, codec = str(chain.data), str(chain.tokens), str(chain.mreq)
+    teacher = str(chain.codec / "encodec.pt")
+    reruns = (
+        (curate, "curate", chain.data, {"source": str(chain.recordings)}),
+        (train_codec, "train-codec", chain.codec, {"data": data}),
+        (mreq, "mreq", chain.mreq, {"teacher": teacher, "data": data}),
+        (tokenize_corpus, "tokenize", chain.tokens, {"codec": codec, "data": data}),
+        (train_ar, "train-ar", chain.ar, {"tokens": tokens}),
+        (train_nar, "train-nar", chain.nar, {"tokens": tokens, "codec": codec}),
+    )
+    for stage, name, out, inputs in reruns:
+        before = file_bytes(out)
+        stage.run(tiny_config(name, "max_bad=37%", out=str(out), **inputs))
+        assert file_bytes(out) == before, name
+        verify_checksums(out)
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """Return what a result holds; its log may grow."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*")
+            if file.is_file() and file.name != "log.txt"}

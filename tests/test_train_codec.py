@@ -110,3 +110,20 @@ def test_what_cannot_work_is_refused_before_training(options, message, data, tmp
         with pytest.raises(UsageError, match=message):
             function(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_leaves_no_trace(data, tmp_path, monkeypatch) -> None:
+    batch = train_codec.CodecTask.batch
+    monkeypatch.setattr(
+        train_codec.CodecTask, "batch",
+        lambda task, step, micro, run: batch(task, step, micro, run) * (torch.nan if step == 2 else 1),
+    )  # fmt: skip
+    train_codec.run(codec_config(data, tmp_path / "run", 5))
+    state = load_trainer_state(newest_checkpoint(tmp_path / "run"))[0]
+    assert [name for name, tensor in state.items() if not tensor.double().isfinite().all()] == []
+
+
+def test_the_papers_commitment_weighs_as_in_audiocraft_against_the_sum_over_a_process_crops() -> None:
+    codec, mreq = (resolve(stage, "paper") for stage in ("train-codec", "mreq"))
+    assert codec.losses.commitment * codec.training.batch_size == pytest.approx(4)  # processes
+    assert mreq.losses.commitment * mreq.training.batch_size == pytest.approx(1)

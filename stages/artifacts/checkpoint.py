@@ -77,7 +77,8 @@ def load_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
     config = read_json(folder / CONFIG_FILE)
     if kind is not None and config.get("kind") != kind:
         made_by = STAGE_OF_KIND.get(config.get("kind"), "another program")
-        raise UsageError(f"expected a checkpoint of {STAGE_OF_KIND[kind]}, got `{path}`, which {made_by} made")
+        raise UsageError(f"expected a checkpoint of {STAGE_OF_KIND[kind]}, got `{path}`, which {made_by} made",
+                         "give the run folder of that stage")
     verify_checksums(folder)
     return Checkpoint(folder, config["kind"], config["architecture"], read_tensors(folder / MODEL_FILE),
                       config["parents"], config["fingerprint"])
@@ -146,11 +147,21 @@ def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint whose files verify, warning about each damaged one that is passed over."""
+    """Return the newest checkpoint whose files verify, warning about each damaged one that is passed over.
+
+    Returns None for a run that has none yet; raises `StorageError` when all it has are damaged.
+    """
+    damaged = []
     for _, folder in reversed(list_checkpoints(run)):
         try:
             verify_checksums(folder)
-            return folder
         except StorageError as error:
-            log.warning("%s; using the checkpoint before it", error.message)
+            damaged.append(error.message)
+            continue
+        for message in damaged:
+            log.warning("%s; using the checkpoint before it", message)
+        return folder
+    if damaged:
+        raise StorageError(f"no checkpoint of `{run}` is whole: {'; '.join(damaged)}",
+                           "restore one from a copy, or train again with --restart")
     return None

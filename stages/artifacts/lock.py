@@ -33,6 +33,13 @@ def lock_output(folder: str | Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def refuse_locked(folder: str | Path) -> None:
+    """Raise `LockedError` when a living process holds `folder`."""
+    path = Path(folder) / LOCK
+    if path.exists():
+        _take_over_or_refuse(path)
+
+
 def _acquire(path: Path) -> None:
     me = psutil.Process()
     owner = {"pid": me.pid, "started": me.create_time(), "host": socket.gethostname()}

@@ -68,7 +68,8 @@ def read_manifest(path: str | Path, split: str | None = None) -> Manifest:
             utterances.append(_to_utterance(row, root))
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UsageError(f"`{file}`: " + "; ".join(problems[:5]) + more, "make it with `halle curate`, or mend these rows")
+        raise UsageError(f"`{file}`: " + "; ".join(problems[:5]) + more,
+                         "make it with `halle curate`, or mend these rows")
     if not utterances:
         raise UsageError(f"`{file}` holds no utterance", "see rejected.jsonl beside it for what was left out, and why")
     chosen = tuple(u for u in utterances if split is None or u.split == split)

@@ -11,14 +11,15 @@ import logging
 import math
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from stages.artifacts.lock import lock_output
+from stages.artifacts.lock import lock_output, refuse_locked
 from stages.artifacts.storage import (
     CHECKSUMS,
     FORMAT_VERSION,
@@ -26,14 +27,17 @@ from stages.artifacts.storage import (
     is_complete,
     read_journal,
     read_json,
+    storage_errors,
     sweep_temporaries,
     write_checksums,
     write_json,
     write_jsonl,
 )
-from stages.config.resolve import flatten, identity_differences
+from stages.config.resolve import did_you_mean, flatten, identity_differences
 from stages.config.stage_configs import RunConfig
 from stages.errors import UsageError
+
+log = logging.getLogger("halle.output")
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
@@ -42,16 +46,22 @@ LOG = "log.txt"
 _PACKAGES = ("halle", "torch", "torchaudio", "encodec", "numpy", "soundfile", "soxr", "tokenizers", "safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Output:
-    """A claimed output folder. `complete` tells that an earlier run of the same settings finished."""
+    """A claimed output folder. `complete` tells that an earlier run of the same settings finished it.
+
+    `record` writes the settings of this run beside the result.
+    """
 
     path: Path
     complete: bool
+    record: Callable[[], None] = lambda: None
 
     def reopen(self) -> None:
-        """Take the completeness mark away: the result is about to change."""
+        """Take the completeness mark away and record the settings: the result is about to change."""
         (self.path / CHECKSUMS).unlink(missing_ok=True)
+        self.complete = False
+        self.record()
 
     def finish(self, exclude: tuple[str, ...] = ()) -> None:
         """Write the checksums: the folder is complete from now on."""
@@ -59,32 +69,33 @@ class Output:
 
 
 @contextmanager
-def claim_output(stage: str, config: RunConfig, parents: dict[str, str], primary: bool = True) -> Iterator[Output]:
-    """Lock `config.out` and yield it, its settings checked against and recorded beside what is there.
+def claim_output(stage: str, config: RunConfig, parents: dict[str, str]) -> Iterator[Output]:
+    """Lock `config.out` and yield it, its settings checked against what is there.
 
-    `parents` maps names of inputs to fingerprints; they are identity too. Only the `primary` process of a
-    distributed run locks and writes.
+    They are recorded unless the folder is complete: a finished result keeps the settings that made it, and its
+    checksums stay true, until `Output.reopen`. `parents` maps names of inputs to fingerprints; they are identity too.
     """
     path = Path(config.out)
-    if not primary:
-        yield Output(path, is_complete(path))
-        return
-    if config.restart:
-        move_aside(path)
     check_output(stage, config, parents)
+    if config.restart:
+        refuse_locked(path)
+        move_aside(path)
     with lock_output(path), _log_file(path / LOG):
         sweep_temporaries(path)
-        complete = is_complete(path)
-        if not complete or read_json(path / CONFIG)["config"] != flatten(config):
-            _record(path, stage, config, parents)
-        yield Output(path, complete)
+        output = Output(path, is_complete(path), partial(_record, path, stage, config, parents))
+        if not output.complete:
+            output.record()
+        yield output
+        if output.complete:
+            log.info("`%s` is finished: nothing was done", path)
 
 
 def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None:
-    """Refuse an output folder that another stage, other settings or other inputs made."""
+    """Refuse an output folder that another stage made or, unless it is moved aside, other settings or inputs."""
     path = Path(config.out)
+    _refuse_unknown_fields(config, parents)
     if path.exists() and not path.is_dir():
-        raise UsageError(f"expected a folder after --out, got the file `{path}`")
+        raise UsageError(f"expected a folder after --out, got the file `{path}`", "choose another --out")
     if not (path / CONFIG).is_file():
         _refuse_foreign(path)
         return
@@ -92,6 +103,8 @@ def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None
     if old.get("stage") != stage:
         made_by = f"`halle {old['stage']}`" if "stage" in old else "another program"
         raise UsageError(f"`{path}` was made by {made_by}, not by `halle {stage}`", "choose another --out")
+    if config.restart:
+        return
     differences = identity_differences(old["config"], config)
     for name, fingerprint in parents.items():
         if old["parents"].get(name, fingerprint) != fingerprint:
@@ -99,9 +112,17 @@ def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None
     differences = {key: values for key, values in differences.items() if key not in config.allow_change}
     if differences:
         shown = "; ".join(f"`{key}` was `{was}`, is `{now}`" for key, (was, now) in differences.items())
-        first = next(iter(differences))
+        allow = " ".join(f"--allow-change {key}" for key in differences)
         raise UsageError(f"`{path}` was begun with other settings: {shown}",
-                         f"choose another --out, --restart (the old result is moved aside), or --allow-change {first}")
+                         f"choose another --out, --restart (the old result is moved aside), or {allow}")
+
+
+def _refuse_unknown_fields(config: RunConfig, parents: dict[str, str]) -> None:
+    known = [*flatten(config), *parents]
+    unknown = [f"`{key}`{did_you_mean(key, known)}" for key in config.allow_change if key not in known]
+    if unknown:
+        raise UsageError(f"expected settings of this stage after --allow-change, got {', '.join(unknown)}",
+                         "--dry-run prints every setting")
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -121,7 +142,8 @@ def move_aside(path: Path) -> None:
     number = 1
     while (target := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
-    path.rename(target)
+    with storage_errors(path, "move aside"):
+        path.rename(target)
 
 
 def _record(path: Path, stage: str, config: RunConfig, parents: dict[str, str]) -> None:

@@ -50,7 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
             _flush_file(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
             write_checksums(temporary)
             if path.exists():
                 shutil.rmtree(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

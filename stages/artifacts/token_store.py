@@ -146,7 +146,7 @@ class TokenStore:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / STORE_FILE).is_file():
+        if not (self.path / STORE_FILE).is_file() or not is_complete(self.path):
             raise UsageError(f"expected a finished token store (with `{STORE_FILE}`), got `{self.path}`",
                              f"make one with: halle tokenize --codec CODEC --data DIR --out {self.path}")
         self.facts = read_json(self.path / STORE_FILE)

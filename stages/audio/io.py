@@ -42,6 +42,7 @@ class AudioError(HalleError):
     exit_code = 2
 
     def __init__(self, path: Path | str, reason: str, detail: str, hint: str | None = None):
+        hint = hint or "give another recording, one that is whole and heard"
         super().__init__(f"`{path}`: {detail} ({reason})", hint)
         self.path = Path(path)
         self.reason = reason
@@ -114,7 +115,8 @@ def check_suffix(path: Path | str) -> None:
 
 def _encoding(suffix: str, path: Path | str) -> tuple[str, str]:
     if suffix.lower() not in _ENCODINGS:
-        raise UsageError(f"expected an audio file ending in {', '.join(_ENCODINGS)}, got `{path}`")
+        raise UsageError(f"expected an audio file ending in {', '.join(_ENCODINGS)}, got `{path}`",
+                         f"for example `{Path(path).with_suffix('.wav')}`")
     return _ENCODINGS[suffix.lower()]
 
 

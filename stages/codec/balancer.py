@@ -47,8 +47,12 @@ class Balancer(nn.Module):
 
     @torch.no_grad()
     def _averages(self, norms: Tensor, given: Tensor, ranks: Ranks) -> Tensor:
-        """Update and return the bias-corrected moving averages of `norms`, the losses at indices `given`."""
+        """Update and return the bias-corrected moving averages of `norms`, the losses at indices `given`.
+
+        A norm that is not finite leaves its average as it was: the loop skips such a step, and must not inherit it.
+        """
         mean = ranks.sum(norms.to(self.norm_sum.dtype)) / ranks.world_size
-        self.norm_sum[given] = self.norm_sum[given].lerp(mean, 1 - self.decay)
-        self.norm_weight[given] = self.norm_weight[given].lerp(torch.ones_like(mean), 1 - self.decay)
+        share = torch.where(mean.isfinite(), 1 - self.decay, 0.0)
+        self.norm_sum[given] = self.norm_sum[given].lerp(mean.nan_to_num(0.0, 0.0, 0.0), share)
+        self.norm_weight[given] = self.norm_weight[given].lerp(torch.ones_like(mean), share)
         return self.norm_sum[given] / self.norm_weight[given]

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from stages.codec.base import Codec, Streams, StreamSpec, TeacherCodes, pad_to_multiple
 from stages.codec.hierarchy import PlainHierarchy
-from stages.codec.quantizer import ResidualQuantizer
+from stages.codec.quantizer import ResidualQuantizer, exact
 from stages.config.models import CodecConfig, SEANetConfig
 from stages.errors import UsageError
 
@@ -116,7 +116,8 @@ class EncodecCodec(Codec):
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Streams:
         check_waveform(waveform)
-        latents = self.encode_latents(pad_to_multiple(waveform, self.alignment))
+        with exact():
+            latents = self.encode_latents(pad_to_multiple(waveform, self.alignment))
         return {"rvq": self.quantizer.encode(latents)}
 
     @torch.no_grad()

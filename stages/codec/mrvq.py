@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from stages.codec.base import Codec, Streams, StreamSpec, Teacher, pad_to_multiple
 from stages.codec.encodec import SEANetAutoencoder, check_waveform
 from stages.codec.hierarchy import MultiResolutionHierarchy
-from stages.codec.quantizer import Ranks, ResidualQuantizer
+from stages.codec.quantizer import Ranks, ResidualQuantizer, exact
 from stages.config.models import BlockConfig, CodecConfig, MRVQConfig, QuantizerConfig
 from stages.errors import UsageError
 
@@ -143,12 +143,14 @@ class LRVQBlock(nn.Module):
     @torch.no_grad()
     def quant_codes(self, pre_codes: Tensor) -> Tensor:
         """Return b = Quant(E(a~)) [batch, quant, frames / stride] of a [batch, pre, frames]."""
-        return self.quant.encode(self.sub_encoder(self.pre.embed(pre_codes)))
+        with exact():
+            return self.quant.encode(self.sub_encoder(self.pre.embed(pre_codes)))
 
     @torch.no_grad()
     def post_codes(self, quant_codes: Tensor) -> Tensor:
         """Return c = PostQ(D(b~)) [batch, post, frames] of b [batch, quant, frames / stride]."""
-        return self.post.encode(self.sub_decoder(self.quant.embed(quant_codes)))
+        with exact():
+            return self.post.encode(self.sub_decoder(self.quant.embed(quant_codes)))
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,8 @@ class MultiResolutionCodec(Codec):
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Streams:
         check_waveform(waveform)
-        codes = self.mrvq.encode(self.encode_latents(pad_to_multiple(waveform, self.alignment)))
+        with exact():
+            codes = self.mrvq.encode(self.encode_latents(pad_to_multiple(waveform, self.alignment)))
         codes[f"quant{self.config.mrvq.num_blocks}"] = codes[f"pre{self.config.mrvq.num_blocks}"]
         return {spec.name: codes[spec.name] for spec in self.streams}
 

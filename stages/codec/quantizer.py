@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from stages.config.models import QuantizerConfig
 from stages.errors import UsageError
 
+# Convolutions and LSTMs in full fp32, as `nearest` is: TF32, which cuDNN takes by default, flips codes that lie near a
+# border, and those of a prompt must be those that training would have read. Use as `with exact():`.
+exact = partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 ROWS_AT_ONCE = 16_384  # rows of the distance matrix held in memory: 64 MiB at 1024 codes
 SEED_STRIDE = 1_000_003  # keeps the seeds of (update, codebook) pairs apart
 
@@ -172,11 +176,16 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, codes: Tensor, ranks: Ranks | None = None) -> None:
-        """Move the codebook by one EMA step towards vectors [n, dim] with codes [n] of all ranks; revive dead codes."""
+        """Move the codebook by one EMA step towards vectors [n, dim] with codes [n] of all ranks; revive dead codes.
+
+        Vectors that are not finite move nothing: the loop skips their step, and the codebook must outlive it.
+        """
         ranks = ranks or current_ranks()
         vectors = vectors.to(self.codebook.dtype)
         counts, sums = assignment_sums(vectors, codes, self.config.codebook_size)
         packed = ranks.sum(torch.cat([counts.unsqueeze(1), sums], dim=1))
+        unmoved = torch.cat([self.ema_count.unsqueeze(1), self.ema_sum], dim=1)
+        packed = torch.where(packed.isfinite().all(), packed, unmoved)
         self.ema_count.lerp_(packed[:, 0], 1 - self.config.decay)
         self.ema_sum.lerp_(packed[:, 1:], 1 - self.config.decay)
         self.codebook.copy_(self.ema_sum / self._smoothed_count().unsqueeze(1))

@@ -89,6 +89,8 @@ class MRVQConfig(Settings):
 
     @model_validator(mode="after")
     def _check_blocks(self) -> MRVQConfig:
+        if not self.blocks:
+            raise ValueError("expected at least one block, got none")
         *inner, last = self.blocks
         if any(block.quant == 0 or block.post == 0 for block in inner):
             raise ValueError("every block but the last needs Quant and PostQ codebooks (quant > 0, post > 0)")

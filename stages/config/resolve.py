@@ -33,7 +33,7 @@ def resolve(stage: str, preset: str = "mini", file: str | None = None, overrides
     (None means not given).
     """
     if preset not in PRESETS:
-        raise UsageError(f"expected a preset of {', '.join(PRESETS)}, got `{preset}`" + _did_you_mean(preset, PRESETS))
+        raise UsageError(f"expected a preset of {', '.join(PRESETS)}, got `{preset}`" + did_you_mean(preset, PRESETS))
     config_class = CONFIG_OF_STAGE[stage]
     merged: dict[str, Any] = config_class().model_dump()  # nested settings keep this stage's own defaults
     _merge(merged, PRESETS[preset].get(stage, {}))
@@ -56,11 +56,14 @@ def _read_config_file(path: Path, stage: str) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
-        raise UsageError(f"config file `{path}` does not exist") from error
+        raise UsageError(f"config file `{path}` does not exist", "check the path after --config") from error
+    except OSError as error:
+        raise UsageError(f"config file `{path}` cannot be read: {error.strerror.lower()}",
+                         "give a YAML file after --config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"config file `{path}` is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"config file `{path}` should hold `key: value` lines")
+        raise UsageError(f"config file `{path}` should hold `key: value` lines", "--dry-run prints every setting")
     if content and all(key in CONFIG_OF_STAGE for key in content):
         return content.get(stage) or {}
     return content
@@ -101,7 +104,7 @@ def _unknown_keys(config_class: type[BaseModel], values: dict, prefix: str):
     for key, value in values.items():
         field = config_class.model_fields.get(key)
         if field is None:
-            yield f"unknown key `{prefix}{key}`" + _did_you_mean(key, config_class.model_fields)
+            yield f"unknown key `{prefix}{key}`" + did_you_mean(key, config_class.model_fields)
         elif isinstance(value, dict) and (nested := _nested_class(field.annotation)):
             yield from _unknown_keys(nested, value, f"{prefix}{key}.")
 
@@ -111,7 +114,8 @@ def _nested_class(annotation: Any) -> type[BaseModel] | None:
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
-def _did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Any) -> str:
+    """Return a parenthesis with the known word that is closest, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
 

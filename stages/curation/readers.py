@@ -51,6 +51,8 @@ def read_corpus(config: CurateConfig) -> Corpus:
     if not config.source:
         raise UsageError("expected a folder of recordings, a list or the name of a dataset, got nothing")
     path = Path(config.source)
+    if config.source.startswith(("./", "../", "~")) and not path.exists():  # not the name of a dataset
+        raise UsageError(f"`{config.source}` does not exist", "check the path")
     layout = detect_layout(path, config.encoding) if config.layout == "auto" else config.layout
     if layout == "dataset":
         from stages.curation.hub import read_dataset  # loading `datasets` takes seconds
@@ -58,7 +60,7 @@ def read_corpus(config: CurateConfig) -> Corpus:
         root, recordings = None, read_dataset(config)
     else:
         if not path.exists():
-            raise UsageError(f"`{path}` does not exist")
+            raise UsageError(f"`{path}` does not exist", "check the path")
         problems = Problems()
         root, recordings = _READERS[layout](path, config, problems)
         _check_ids(recordings, problems)

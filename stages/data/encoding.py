@@ -54,12 +54,11 @@ def aligned_length(num_samples: int, alignment: int) -> int:
 def encode_batch(codec: Codec, waveforms: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Return the codes uint16 [frames, codebooks] by stream, of waveforms [samples] of equal aligned length.
 
-    Waveforms are zero-padded up to `codec.alignment`; fp32 without TF32, whatever the device.
+    Waveforms are zero-padded up to `codec.alignment`.
     """
     length = aligned_length(len(waveforms[0]), codec.alignment)
     batch = np.stack([np.pad(waveform, (0, length - len(waveform))) for waveform in waveforms])
     device = next(codec.parameters()).device
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        streams = codec.encode(torch.from_numpy(batch)[:, None].to(device))
+    streams = codec.encode(torch.from_numpy(batch)[:, None].to(device))
     arrays = {name: codes.transpose(1, 2).cpu().numpy().astype(np.uint16) for name, codes in streams.items()}
     return [{name: codes[index] for name, codes in arrays.items()} for index in range(len(waveforms))]

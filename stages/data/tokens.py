@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.token_store import StreamInfo, TokenStore, TokenUtterance, open_store
 from stages.errors import UsageError
 from stages.randomness import derive_seed
@@ -51,6 +52,16 @@ class TokenData:
             "codec": self.store.codec_fingerprint,
             "text_tokenizer": self.store.text_tokenizer_fingerprint,
         }
+
+    def compare_text(self, init: Checkpoint) -> None:
+        """Warn when the model to start from read other text tokens: its table of them would be taken all the same."""
+        theirs, ours = init.parents["text_tokenizer"], self.store.text_tokenizer_fingerprint
+        if theirs != ours:
+            log.warning(
+                "`%s` reads text tokenizer `%s`, this store is of `%s`: its text embeddings stand for other entries "
+                "(give both stores one with halle tokenize --text-tokenizer)",
+                init.folder, theirs[:12], ours[:12],
+            )  # fmt: skip
 
     def describe(self) -> dict[str, str | int]:
         """Return what a result or a plan says of the data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import soxr
 from stages.metrics.base import Measurement, Metric, MetricInput, Need, not_measured
 from stages.metrics.registry import column_title, why_not
 from stages.metrics.summary import Score, summarise
+from stages.metrics.test_set import Case
 from stages.speech.transcriber import Transcriber
+
+log = logging.getLogger("halle.eval")
 
 # What a row may say of an utterance. `missing` and `failed` are without output and count against the system;
 # `refused` cannot be judged (bad recording, empty text, no prompt), is in no denominator, and is shown.
@@ -44,6 +48,27 @@ class Output:
     def finished(self) -> bool:
         """Tell whether the system came to its own end; audio from elsewhere is taken as finished."""
         return self.stop_reason in ("", "end")
+
+
+def row_of(case: Case, status: str, reason: str, output: Output | None = None, recording: Sound | None = None) -> dict:
+    """Return what items.jsonl says of a case before anything is measured."""
+    if status in (FAILED, REFUSED):
+        log.warning("`%s` %s: %s", case.utterance.id, status, reason)
+    return {
+        "id": case.utterance.id,
+        "speaker": case.utterance.speaker,
+        "text": case.utterance.text,
+        "status": status,
+        "reason": reason,
+        "prompt": case.prompt.id if case.prompt else None,
+        "audio": None,
+        "seconds": output.sound.seconds if output else None,
+        "prompt_seconds": output.prompt_samples / output.sound.sample_rate if output else None,
+        "seconds_to_make": output.seconds_to_make if output else None,
+        "stop_reason": output.stop_reason if output else "",
+        "finished": output is not None and output.finished,
+        "reference_seconds": recording.seconds if recording else None,
+    }
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -136,13 +136,19 @@ def choose_prompt(
     return suitable[derive_seed(seed, "prompt", target.id) % len(suitable)]
 
 
-def refuse_bad_set(cases: Sequence[Case], most: int) -> None:
-    """Raise `BadInputsError` when more than `most` utterances cannot be evaluated in the setting."""
-    reasons = Counter(case.refused for case in cases if case.refused)
+def without_recording(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the cases, those whose recording is not there refused."""
+    return tuple(case if case.refused or case.utterance.audio.is_file() else
+                 replace(case, refused="its recording is not there") for case in cases)
+
+
+def refuse_bad_set(reasons: Iterable[str], total: int, most: int) -> None:
+    """Raise `BadInputsError` when more than `most` of `total` utterances cannot be evaluated, for these reasons."""
+    reasons = Counter(reasons)
     if reasons.total() > most:
         told = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(5))
         raise BadInputsError(
-            f"expected at most {most} of {len(cases)} utterances that cannot be evaluated, "
+            f"expected at most {most} of {total} utterances that cannot be evaluated, "
             f"got {reasons.total()}: {told}", hint="mend the test set, choose another --setting, or raise --max-bad")
 
 
@@ -164,7 +170,8 @@ def match_hypotheses(utterances: Sequence[Utterance], folder: Path) -> Hypothese
     Raises `UsageError` when none matches, or when two files claim the same utterance.
     """
     if not folder.is_dir():
-        raise UsageError(f"expected a folder of audio files after --hypotheses, got `{folder}`")
+        raise UsageError(f"expected a folder of audio files after --hypotheses, got `{folder}`",
+                         hint="the files in it are named after the utterances: ID.wav")
     ids = {file_stem(u.id): u.id for u in utterances} | {u.id: u.id for u in utterances}
     matched: dict[str, Path] = {}
     unknown = []

@@ -18,6 +18,7 @@ from stages.reports.page import (
 )
 
 SHOWN = 40  # utterances with players; the rest is in items.jsonl
+NAMED = 5  # files of no utterance that are named
 
 
 def evaluation_page(scores: dict, rows: Sequence[dict]) -> str:
@@ -51,7 +52,9 @@ def _about(scores: dict) -> list[str]:
         "seed": scores["seed"],
     }
     if scores["unknown_files"]:
-        about["files of no utterance"] = len(scores["unknown_files"])
+        names = scores["unknown_files"]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        about["files of no utterance"] = ", ".join(names[:NAMED]) + more
     return [facts(about)]
 
 
@@ -117,6 +120,7 @@ def _listening(scores: dict, rows: Sequence[dict]) -> list[str]:
     note = f"All {len(shown)} utterances, the worst first."
     if len(shown) < len(rows):
         note = f"The {len(shown)} worst of {len(rows)} utterances; all are in items.jsonl."
+    note += " Outputs are synthetic; recordings and prompts are the test set's own."
     return [heading("Listen"), paragraph(note, "soft"), *(_utterance(row, scores) for row in shown)]
 
 

@@ -36,6 +36,8 @@ class SpeechModel:
     max_frames: int  # longest utterance the AR saw, in frames of its stream
     max_text_tokens: int
     window_seconds: float | None  # the NAR's own; None reads whole utterances
+    nar_prompt_seconds: float  # longest prompt that the NAR was trained with
+    loudness_db: float | None  # RMS of the speech it was trained on; None when it was left as it is
     fingerprints: dict[str, str]
 
     @property
@@ -83,7 +85,9 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
         system=ar.architecture["system"],
         max_frames=ar.architecture["max_frames"],
         max_text_tokens=ar.architecture["max_text_tokens"],
-        window_seconds=nar.architecture.get("window_seconds"),
+        window_seconds=nar.architecture["window_seconds"],
+        nar_prompt_seconds=nar.architecture["prompt_seconds"],
+        loudness_db=ar.architecture["loudness_db"],
         fingerprints=fingerprints,
     )
 

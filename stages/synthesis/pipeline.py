@@ -1,4 +1,4 @@
-"""Text and a prompt to speech: the AR writes the lowest stream, the NAR refines it level by level, the codec decodes."""
+"""Text and a prompt to speech: the AR writes the lowest stream, the NAR refines it by levels, the codec decodes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from stages.text.normalizer import normalize
 
 log = logging.getLogger("halle.synth")
 
+SYNTHETIC = "synthetic speech made by halle"  # in the metadata of all audio that is spoken
 MAX_TEXT_OVER_TRAINING = 8  # longer texts than this many times the longest seen are refused
 
 
@@ -119,11 +120,15 @@ class SpeechPipeline:
     def _windows(self) -> Refinement:
         rate = self.model.codec.hierarchy.frame_rate
         seconds = self.config.window_seconds or self.model.window_seconds
-        if seconds is None:
-            return Refinement(temperature=self.config.sampling.nar_temperature)
-        window = max(1, round(seconds * rate))
-        return Refinement(window_frames=window, slide_frames=min(window, max(1, round(self.config.slide_seconds * rate))),
-                          window_mode=self.config.window_mode, temperature=self.config.sampling.nar_temperature)
+        window = None if seconds is None else max(1, round(seconds * rate))
+        slide = max(1, round(self.config.slide_seconds * rate))
+        return Refinement(
+            window_frames=window,
+            slide_frames=None if window is None else min(window, slide),
+            window_mode=self.config.window_mode,
+            temperature=self.config.sampling.nar_temperature,
+            prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
+        )
 
     @torch.inference_mode()
     def _decode(self, streams: dict[str, Tensor]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stages.audio.io import check_sound, read_audio
+from stages.audio.loudness import normalise_loudness
 from stages.codec.base import Codec, Streams
 from stages.errors import UsageError
 from stages.speech.transcriber import load_transcriber
@@ -40,7 +41,7 @@ class Prompt:
 
 
 def read_prompt(path: str | Path, codec: Codec, limits: PromptLimits, text: str | None = None,
-                transcriber: str = "pocketsphinx") -> Prompt:
+                transcriber: str = "pocketsphinx", loudness_db: float | None = None) -> Prompt:
     """Read a reference recording; its text is the given one, a `.txt` beside it, or what a recogniser hears.
 
     A recording longer than `limits.max_seconds` is cut when its text is recognised, and refused when its text is
@@ -66,25 +67,44 @@ def read_prompt(path: str | Path, codec: Codec, limits: PromptLimits, text: str 
         if not text:
             raise UsageError(f"the recogniser `{transcriber}` heard no words in prompt `{path}`",
                              "say what it says with --prompt-text")
-    return encode_prompt(waveform, text, codec, source, path.name)
+    return encode_prompt(waveform, text, codec, source, path.name, loudness_db)
 
 
 def _known_text(path: Path, text: str | None) -> tuple[str | None, TextSource]:
     if text is not None:
-        return text, "given"
+        return _with_words(text, "--prompt-text"), "given"
     sidecar = path.with_suffix(".txt")
     if sidecar.is_file():
-        return " ".join(sidecar.read_text(encoding="utf-8-sig").split()), "sidecar"
+        return _with_words(_read_sidecar(sidecar), str(sidecar)), "sidecar"
     return None, "recogniser"
+
+
+def _read_sidecar(path: Path) -> str:
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"`{path}` is not UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02X}",
+                         "save the file again as UTF-8, or use --prompt-text") from error
+
+
+def _with_words(text: str, source: str) -> str:
+    """Return the text, unless it says nothing: a prompt whose words are not known spoils what follows it."""
+    if not any(character.isalnum() for character in text):
+        raise UsageError(f"the prompt's text in `{source}` is empty",
+                         "say what the recording says with --prompt-text, or leave the text out: it is recognised")
+    return text
 
 
 @torch.inference_mode()
 def encode_prompt(waveform: np.ndarray, text: str, codec: Codec, source: TextSource = "given",
-                  name: str = "prompt") -> Prompt:
+                  name: str = "prompt", loudness_db: float | None = None) -> Prompt:
     """Cut [samples] down to whole frames of every stream (never padded) and encode them by themselves.
 
-    Codes cut out of a longer utterance would have seen its future.
+    Codes cut out of a longer utterance would have seen its future. With `loudness_db` the prompt is made as loud
+    as the speech that the model was trained on.
     """
+    if loudness_db is not None:
+        waveform = normalise_loudness(waveform, loudness_db)
     num_samples = len(waveform) // codec.alignment * codec.alignment
     if num_samples == 0:
         raise UsageError(f"prompt `{name}` is shorter than {codec.alignment / codec.sample_rate:g} s")

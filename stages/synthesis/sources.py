@@ -95,7 +95,7 @@ def model_source(config: EvalConfig) -> Source:
 
     def open_model(device: torch.device) -> Speak:
         model = load_speech_model(config, device)
-        return Prompter(SpeechPipeline(model, config), model.codec, config)
+        return Prompter(SpeechPipeline(model, config), model.codec, config, model.loudness_db)
 
     folder = config.model or os.environ.get("HALLE_MODEL") or str(Path(parts["ar"]).parent)
     what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
@@ -109,11 +109,13 @@ class Prompter:
     pipeline: SpeechPipeline
     codec: Codec
     config: EvalConfig
+    loudness_db: float | None = None
 
     def __call__(self, case: Case, recording: Sound) -> Output:
         utterance, continuing = case.utterance, self.config.setting == "continuation"
         waveform, text = self._beginning(recording) if continuing else self._other(case.prompt)
-        prompt = encode_prompt(waveform, text, self.codec, name=(case.prompt or utterance).id)
+        name = (case.prompt or utterance).id
+        prompt = encode_prompt(waveform, text, self.codec, name=name, loudness_db=self.loudness_db)
         began = time.perf_counter()
         speech = self.pipeline.speak(utterance.text, prompt, derive_seed(self.config.seed, "eval", utterance.id))
         seconds = time.perf_counter() - began

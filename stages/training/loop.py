@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -26,12 +25,13 @@ from stages.artifacts.checkpoint import list_checkpoints, load_trainer_state, ne
 from stages.artifacts.run_dir import MetricsLog, Output
 from stages.artifacts.storage import is_complete
 from stages.config.stage_configs import RunConfig, TrainingConfig
-from stages.errors import DivergedError, InterruptedRunError, UsageError
+from stages.errors import DivergedError, InterruptedRunError
 from stages.progress import Progress
 from stages.randomness import derive_seed
 from stages.training.interrupts import stop_on_signals
 from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
-from stages.training.state import flatten_state, restore_state
+from stages.training.processes import Processes
+from stages.training.state import copy_to_cpu, flatten_state, restore_state
 
 log = logging.getLogger("halle.training")
 
@@ -77,15 +77,15 @@ class Run:
     def __init__(self, config: RunConfig):
         self.settings: TrainingConfig = config.training
         self.seed = config.seed
-        self.processes = PartialState(cpu=config.device == "cpu" or not torch.cuda.is_available())
-        self.device = self.processes.device if config.device == "auto" else pick_device(config.device)
-        self.rank, self.world_size = self.processes.process_index, self.processes.num_processes
+        self.processes = Processes(config.device)
+        self.device = self.processes.device
+        self.rank, self.world_size = self.processes.rank, self.processes.world_size
         self.step = 0
         self.generator = torch.Generator()
 
     @property
     def is_main(self) -> bool:
-        return self.rank == 0
+        return self.processes.is_main
 
     def begin_step(self, step: int) -> None:
         """Seed everything random of this step."""
@@ -102,22 +102,12 @@ class Run:
         """Add the gradients of a loss; they are averaged over micro-batches and processes before the step."""
         (loss / self.settings.accumulation).backward()
 
+    def claim(self, stage: str, config: RunConfig, parents: dict[str, str]) -> AbstractContextManager[Output]:
+        """Claim the output folder for all processes."""
+        return self.processes.claim(stage, config, parents)
+
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        return reduce(tensor, "sum") if self.world_size > 1 else tensor
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` takes CUDA, then the CPU (MPS is only taken when asked for)."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"expected a device such as cpu, cuda or mps, got `{name}`") from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device.type, False):
-        raise UsageError(f"device `{name}` is not available on this machine", "use --device cpu or --device auto")
-    return device
+        return self.processes.sum(tensor)
 
 
 @dataclass(frozen=True)
@@ -173,17 +163,15 @@ class _Trainer:
                 self._restart_average()
             while step < self.settings.steps:
                 step += 1
-                losses = self._step(step)
-                window.add(losses)
-                progress.advance(note=_summary(losses))
-                if step % self.settings.log_every == 0 or step == self.settings.steps:
-                    self._log(metrics, step, window)
+                window.add(self._step(step))
                 last = step == self.settings.steps
+                logged = self._log(metrics, step, window) if step % self.settings.log_every == 0 or last else {}
+                progress.advance(note=_summary(logged))
                 if step % self.settings.validate_every == 0 or last:
                     self._validate(metrics, step)
-                signal_number = self._agreed_stop(stop.signal_number)
+                signal_number = self.run.processes.largest(stop.signal_number)  # all stop at the same step
                 if step % self.settings.save_every == 0 or last or signal_number:
-                    self._save(step)
+                    self.run.processes.on_main(partial(self._save, step))
                 if signal_number and not last:
                     raise InterruptedRunError(signal_number, f"stopped after step {step} of {self.settings.steps}; "
                                               "everything is saved", "run the same command again to go on")
@@ -222,9 +210,13 @@ class _Trainer:
         return norm
 
     def _all_finite(self, values: list[Tensor]) -> bool:
-        """Agree over all processes whether this step may change the weights; give up after several in a row."""
-        bad = sum((~torch.isfinite(torch.as_tensor(value))).any().to(self.run.device, torch.float32) for value in values)
-        if float(self.run.sum_over_ranks(torch.as_tensor(bad))) == 0:
+        """Agree over all processes whether this step may change the weights; give up after several in a row.
+
+        The one place where the loop waits for the device at every step: each further one would leave it idle.
+        """
+        together = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(self.run.device) for value in values])
+        bad = (~together.isfinite()).sum(dtype=torch.float32)
+        if float(self.run.sum_over_ranks(bad)) == 0:
             self.skipped_in_a_row = 0
             return True
         self.skipped_in_a_row += 1
@@ -235,10 +227,12 @@ class _Trainer:
                                 "lower training.learning_rate; the last checkpoint is from before")
         return False
 
-    def _log(self, metrics: MetricsLog | None, step: int, window: _LossWindow) -> None:
+    def _log(self, metrics: MetricsLog | None, step: int, window: _LossWindow) -> dict[str, float]:
         values = window.mean(self.run)
         if metrics is not None:
             metrics.add(step, values)
+        log.debug("step %d of %d: %s", step, self.settings.steps, _in_short(values))
+        return values
 
     def _validate(self, metrics: MetricsLog | None, step: int) -> None:
         self._train_mode(False)
@@ -246,7 +240,7 @@ class _Trainer:
             self.measures = self.task.validate(self.run)
         if metrics is not None:
             metrics.add(step, {f"validation.{name}": value for name, value in self.measures.items()})
-        log.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in self.measures.items()))
+        log.info("step %d of %d, validation: %s", step, self.settings.steps, _in_short(self.measures))
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -265,29 +259,19 @@ class _Trainer:
         if self.average is not None:
             self.average = MovingAverage(self.settings.ema_decay, dict(self.model.named_parameters()))
 
-    def _agreed_stop(self, signal_number: int) -> int:
-        """All processes stop at the same step when any of them is asked to."""
-        if self.run.world_size == 1:
-            return signal_number
-        largest = torch.tensor(float(signal_number), device=self.run.device)
-        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
-        return int(largest)
-
     def _train_mode(self, training: bool) -> None:
         for network in self.task.networks.values():
             network.train(training)
 
     def _save(self, step: int) -> None:
-        if self.run.is_main:
-            kind, architecture, parents = self.task.identity()
-            with self._averaged_weights():
-                exported = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            state = flatten_state(self.task.networks, self.task.optimizers, self.average, self.task.extra_state())
-            folder = self.output.path / "checkpoints" / f"step-{step:08d}"
-            save_checkpoint(folder, kind, architecture, exported, parents,
-                            (state, {"step": step, "skipped_in_a_row": self.skipped_in_a_row}))
-            _prune(self.output.path, self.settings.keep_checkpoints)
-        self.run.processes.wait_for_everyone()
+        kind, architecture, parents = self.task.identity()
+        with self._averaged_weights():
+            exported = {name: copy_to_cpu(tensor) for name, tensor in self.model.state_dict().items()}
+        state = flatten_state(self.task.networks, self.task.optimizers, self.average, self.task.extra_state())
+        folder = self.output.path / "checkpoints" / f"step-{step:08d}"
+        save_checkpoint(folder, kind, architecture, exported, parents,
+                        (state, {"step": step, "skipped_in_a_row": self.skipped_in_a_row}))
+        _prune(self.output.path, self.settings.keep_checkpoints)
 
     def _resume(self) -> int:
         folder = newest_checkpoint(self.output.path)
@@ -302,7 +286,7 @@ class _Trainer:
 
 
 class _LossWindow:
-    """Mean of every logged value since the last log."""
+    """Mean of every logged value since the last log; adding to it does not wait for the device."""
 
     def __init__(self) -> None:
         self._clear()
@@ -314,16 +298,14 @@ class _LossWindow:
 
     def add(self, losses: dict[str, Any]) -> None:
         for name, value in losses.items():
-            value = torch.as_tensor(value, dtype=torch.float64, device="cpu")
-            self.sums[name] = self.sums.get(name, 0) + value
+            self.sums[name] = self.sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float32)
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def mean(self, run: Run) -> dict[str, float]:
         steps = max(self.counts.values(), default=1)
-        names = sorted(self.sums)
-        means = torch.tensor([float(self.sums[n]) / self.counts[n] for n in names], dtype=torch.float32)
-        means = run.sum_over_ranks(means.to(run.device)).cpu() / run.world_size
-        values = dict(zip(names, means.tolist(), strict=True))
+        means = torch.stack([total.to(run.device) / self.counts[name] for name, total in self.sums.items()])
+        means = run.sum_over_ranks(means).cpu() / run.world_size
+        values = dict(zip(self.sums, means.tolist(), strict=True))
         values["seconds_per_step"] = (time.monotonic() - self.started) / steps
         self._clear()
         return values
@@ -350,7 +332,12 @@ def _prune(run_dir: Path, keep: int) -> None:
         shutil.rmtree(folder)
 
 
-def _summary(losses: dict[str, Any]) -> str:
-    shown = [f"{name} {float(value):.3g}" for name, value in losses.items()
-             if "." not in name and name != "learning_rate" and math.isfinite(float(value))]
+def _in_short(measures: dict[str, float]) -> str:
+    """Return the measures of the whole model; those of its parts, `loss.level3`, are for metrics.jsonl."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in measures.items() if "." not in name)
+
+
+def _summary(logged: dict[str, float]) -> str:
+    shown = [f"{name} {value:.3g}" for name, value in logged.items()
+             if "." not in name and name not in ("learning_rate", "seconds_per_step") and math.isfinite(value)]
     return "  ".join(shown[:4])

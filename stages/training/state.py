@@ -12,18 +12,23 @@ from stages.training.optim import MovingAverage
 
 def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], average: MovingAverage | None,
                   extra: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return every tensor under a name that says where it belongs."""
+    """Return every tensor, copied to the CPU, under a name that says where it belongs."""
     flat = {}
     for name, network in networks.items():
-        flat.update({f"network/{name}/{key}": tensor.clone() for key, tensor in network.state_dict().items()})
+        flat.update({f"network/{name}/{key}": copy_to_cpu(tensor) for key, tensor in network.state_dict().items()})
     for name, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
-            flat.update({f"optimizer/{name}/{index}/{key}": torch.as_tensor(value).clone()
+            flat.update({f"optimizer/{name}/{index}/{key}": copy_to_cpu(torch.as_tensor(value))
                          for key, value in values.items()})
     if average is not None:
-        flat.update({f"average/{key}": tensor for key, tensor in average.tensors.items()})
-    flat.update({f"extra/{key}": tensor.clone() for key, tensor in extra.items()})
+        flat.update({f"average/{key}": copy_to_cpu(tensor) for key, tensor in average.tensors.items()})
+    flat.update({f"extra/{key}": copy_to_cpu(tensor) for key, tensor in extra.items()})
     return flat
+
+
+def copy_to_cpu(tensor: Tensor) -> Tensor:
+    """Copy there: beside the weights, gradients and averages of a large model a device has no room for a second set."""
+    return tensor.detach().to("cpu", copy=True)
 
 
 def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],

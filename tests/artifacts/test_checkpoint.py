@@ -66,6 +66,14 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(tmp_path, cap
         load_checkpoint(run / "checkpoints" / "step-00000002")
 
 
+def test_a_run_of_which_every_checkpoint_is_damaged_is_not_taken_for_an_empty_one(tmp_path):
+    run = make_run(tmp_path, steps=(1,))
+    (run / "checkpoints" / "step-00000001" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(StorageError, match=r"no checkpoint of .* is whole"):
+        newest_checkpoint(run)
+    assert newest_checkpoint(tmp_path / "empty") is None
+
+
 def test_a_checkpoint_of_another_stage_is_refused_by_name(tmp_path):
     run = make_run(tmp_path)
     with pytest.raises(UsageError, match="halle train-ar"):
@@ -81,5 +89,5 @@ def test_trainer_state_comes_back(tmp_path):
 def test_a_pickle_in_place_of_safetensors_is_refused_and_not_run(tmp_path):
     save_checkpoint(tmp_path / "c", "ar", ARCHITECTURE, tensors(), {})
     torch.save(tensors(), tmp_path / "c" / "model.safetensors")
-    with pytest.raises(StorageError, match="model.safetensors"):
+    with pytest.raises(StorageError, match=r"model\.safetensors"):
         load_checkpoint(tmp_path / "c")

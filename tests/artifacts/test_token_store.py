@@ -56,10 +56,13 @@ def test_a_finished_shard_is_known(tmp_path):
 
 
 def test_an_unfinished_store_is_refused_with_the_command_that_makes_one(tmp_path):
-    TokenStoreWriter(tmp_path, STREAMS).write_shard(0, [utterance(0, 2)])
-    with pytest.raises(UsageError) as caught:
-        open_store(tmp_path)
-    assert "halle tokenize" in caught.value.hint
+    TokenStoreWriter(tmp_path / "begun", STREAMS).write_shard(0, [utterance(0, 2)])
+    write_store(tmp_path / "unsealed", [[utterance(0, 2)]])
+    (tmp_path / "unsealed" / "checksums.json").unlink()
+    for name in ("begun", "unsealed"):
+        with pytest.raises(UsageError, match="finished token store") as caught:
+            open_store(tmp_path / name)
+        assert "halle tokenize" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["quant1.npy", "offsets.npy", "utterances.jsonl"])

@@ -56,3 +56,15 @@ def test_norms_are_averaged_over_processes() -> None:
     alone = Balancer(WEIGHTS)(losses_of(output), output)
     together = Balancer(WEIGHTS)(losses_of(output), output, doubled)
     torch.testing.assert_close(together, alone / 2)
+
+
+def test_a_norm_that_is_not_finite_leaves_the_average_as_it_was() -> None:
+    balancer = Balancer(WEIGHTS)
+    gradient(balancer)
+    before = {name: tensor.clone() for name, tensor in balancer.state_dict().items()}
+    output = torch.ones(4, 1, 10, requires_grad=True)
+    small = losses_of(output)["small"]
+    assert not balancer({"small": small, "large": output.sum() * torch.nan}, output).isfinite().all()
+    assert torch.equal(balancer.norm_sum[1], before["norm_sum"][1])
+    assert torch.equal(balancer.norm_weight[1], before["norm_weight"][1])
+    torch.testing.assert_close(gradient(balancer)[0][0, 0, :3] * 4, torch.tensor([0.25, 0.75, 0.0]))

@@ -82,3 +82,18 @@ def test_the_prompts_codes_stay_as_they_are(plain: bool, teacher: EncodecCodec, 
     assert torch.equal(last.feature, hierarchy.teacher_feature(last.streams, 8))
     pre = last.feature[..., :12]
     assert torch.equal(pre, hierarchy.teacher_feature({k: v[..., :12] for k, v in prompt.items()}, 8))
+
+
+def test_codes_are_made_without_tf32_in_encoding_decoding_and_refining(student, waveform, monkeypatch) -> None:
+    seen: dict[str, list[bool]] = {}
+    for name in ("encoder", "sub_encoder", "sub_decoder"):
+        module = student.autoencoder.encoder if name == "encoder" else getattr(student.mrvq.blocks[1], name)
+        note = seen.setdefault(name, [])
+        module.register_forward_pre_hook(lambda *_, note=note: note.append(torch.backends.cudnn.allow_tf32))
+    streams = student.encode(waveform)
+    state = student.hierarchy.start(streams["quant1"])
+    for level in range(1, student.hierarchy.num_levels + 1):
+        state = student.hierarchy.accept(state, student.hierarchy.level_codes(streams, level))
+    student.decode(streams)
+    assert seen == {"encoder": [False], "sub_encoder": [False] * 2, "sub_decoder": [False] * 3}
+    assert torch.backends.cudnn.allow_tf32

@@ -237,3 +237,15 @@ def test_usage_of_uniform_and_of_constant_codes() -> None:
     found = usage(code_histogram(codes, 8))
     torch.testing.assert_close(found.perplexity, torch.tensor([8.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(found.share, torch.tensor([1.0, 0.125], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_vectors_that_are_not_finite_leave_the_codebook_as_it_was(bad: float) -> None:
+    quantizer = VectorQuantizer(4, SMALL)
+    data = vectors(40)
+    quantizer.initialise(data)
+    quantizer.update(data, quantizer.encode(data))
+    before = quantizer.codebook.clone(), quantizer.ema_count.clone(), quantizer.ema_sum.clone()
+    data[3, 1] = bad
+    quantizer.update(data, quantizer.encode(data))
+    torch.testing.assert_close((quantizer.codebook, quantizer.ema_count, quantizer.ema_sum), before)

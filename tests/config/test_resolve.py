@@ -51,6 +51,17 @@ def test_a_block_list_that_cannot_be_built_is_explained():
         resolve("mreq", "paper", overrides=(blocks,))
 
 
+def test_a_config_file_that_is_missing_or_a_folder_is_refused(tmp_path):
+    for path, message in ((tmp_path / "none.yaml", "does not exist"), (tmp_path, "cannot be read")):
+        with pytest.raises(UsageError, match=message):
+            resolve("train-ar", "smoke", file=str(path))
+
+
+def test_a_hierarchy_without_blocks_is_refused_in_words():
+    with pytest.raises(UsageError, match="at least one block"):
+        resolve("mreq", "smoke", overrides=("mrvq.blocks=[]",))
+
+
 def test_running_fields_may_change_and_identity_fields_may_not():
     old = flatten(resolve("train-ar", "smoke"))
     assert identity_differences(old, resolve("train-ar", "smoke", overrides=("training.steps=999",))) == {}

@@ -229,3 +229,8 @@ def test_file_names_that_are_no_text_are_percent_encoded(tmp_path):
     recording = read(tmp_path).recordings[0]
     assert (recording.id, recording.text) == ("1_2_%E9%0A", "hello")
     assert recording.audio.is_file()
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "../nowhere", "~/nowhere"])
+def test_a_path_that_is_not_there_is_not_looked_for_among_datasets(source):
+    assert "does not exist" in refusal(source).message

@@ -113,9 +113,10 @@ def test_what_a_setting_cannot_do_is_refused_with_a_reason():
 
 def test_too_many_refused_utterances_stop_the_evaluation_with_their_reasons():
     cases = plan_cases([utterance("a", text=" "), utterance("b"), utterance("c")], "reconstruction", 3, 10, 0)
-    refuse_bad_set(cases, most=1)
-    with pytest.raises(BadInputsError, match="got 1: 1: the reference text is empty"):
-        refuse_bad_set(cases, most=0)
+    reasons = [case.refused for case in cases if case.refused]
+    refuse_bad_set(reasons, len(cases), most=1)
+    with pytest.raises(BadInputsError, match=r"most 0 of 3 .*, got 1: 1: the reference text is empty"):
+        refuse_bad_set(reasons, len(cases), most=0)
 
 
 def test_a_prompt_is_the_first_seconds_of_the_waveform():

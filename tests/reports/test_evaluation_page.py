@@ -68,6 +68,13 @@ def test_the_page_tells_values_intervals_denominators_setting_and_recogniser():
     assert [told for told in expected if told not in text] == []
 
 
+def test_the_page_says_that_outputs_are_synthetic_and_names_strange_files():
+    strangers = [f"stranger{index}.wav" for index in range(7)]
+    text = " ".join(parse(evaluation_page(scores(unknown_files=strangers), [row()])).words)
+    assert "Outputs are synthetic" in text
+    assert "stranger4.wav and 2 more" in text and "stranger5.wav" not in text
+
+
 def test_every_table_names_its_setting():
     parsed = parse(evaluation_page(scores(metrics={"wer": metric(4.0, totals=dict.fromkeys(
         ("substitutions", "insertions", "deletions", "words"), 1))}), [row()]))

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
 from stages.artifacts.run_dir import claim_output
 from stages.artifacts.storage import read_journal
 from stages.config.stage_configs import RunConfig, TrainingConfig
 from stages.errors import DivergedError, InterruptedRunError, UsageError
-from stages.training.loop import Run, finished_result, pick_device, train
+from stages.training.loop import Run, finished_result, train
+from stages.training.processes import pick_device
 
 
 class ToyConfig(RunConfig):
@@ -49,7 +51,8 @@ class ToyTask:
         return {"loss": loss}
 
     def validate(self, run):
-        return {"weight": float(self.networks["model"][0].weight.sum())}
+        weight = float(self.networks["model"][0].weight.sum())
+        return {"weight": weight, "weight.part": weight}
 
     def identity(self):
         return "ar", {"toy": True}, {}
@@ -142,8 +145,9 @@ def test_another_stage_s_folder_and_a_foreign_folder_are_refused(tmp_path):
         pass
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(UsageError, match="not empty"), claim_output("train-ar", ToyConfig(out=str(tmp_path / "mine")), {}):
-        pass
+    with pytest.raises(UsageError, match="not empty"):
+        with claim_output("train-ar", ToyConfig(out=str(tmp_path / "mine")), {}):
+            pass
 
 
 def test_other_parents_are_refused_and_restart_moves_the_old_run_aside(tmp_path):
@@ -175,6 +179,13 @@ def test_averaged_weights_are_exported_and_validated(tmp_path):
     assert torch.equal(exported["1.running_mean"], task.networks["model"][1].running_mean)
 
 
+def test_the_log_tells_the_measures_of_the_whole_and_metrics_all(tmp_path, caplog):
+    caplog.set_level("INFO")
+    toy_run(tmp_path, 2)
+    assert "step 2 of 2, validation: weight " in caplog.text and "weight.part" not in caplog.text
+    assert any("validation.weight.part" in row for row in read_journal(tmp_path / "metrics.jsonl"))
+
+
 def test_old_checkpoints_are_pruned(tmp_path):
     toy_run(tmp_path, keep_checkpoints=2)
     assert [step for step, _ in list_checkpoints(tmp_path)] == [9, 10]
@@ -185,3 +196,26 @@ def test_a_device_that_is_not_there_is_refused():
         pick_device("cuda" if not torch.cuda.is_available() else "mps")
     with pytest.raises(UsageError, match="expected a device"):
         pick_device("gpu0")
+
+
+def test_a_step_waits_for_the_device_once(tmp_path):
+    class Waits(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Waits.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    def waits(steps):
+        Waits.count = 0
+        changes = {"steps": steps, "log_every": 100, "validate_every": 100, "save_every": 100}
+        config = ToyConfig(out=str(tmp_path / str(steps)), training=ToyConfig().training.model_copy(update=changes),
+                           device="cpu")
+        task = ToyTask(config)
+        # Adam waits for its own count of steps, on the CPU
+        task.optimizers = {"model": torch.optim.SGD(task.networks["model"].parameters())}
+        with claim_output("train-ar", config, {}) as output, Waits():
+            train(task, Run(config), output)
+        return Waits.count
+
+    assert waits(9) - waits(4) == 5

@@ -34,6 +34,6 @@ def test_the_moving_average_is_the_textbook_recursion():
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together():
-    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.ones(1))]
+    parameters = [torch.nn.Parameter(values) for values in (torch.zeros(2), torch.zeros(3), torch.ones(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0, 0.0])
     assert float(gradient_norm(parameters)) == 5.0
