@@ -100,8 +100,8 @@ def test_a_quiet_prompt_is_heard_as_loud_as_the_training_speech(chain, tmp_path)
     config = tiny_config("synth", model=str(chain.model))
     model = load_speech_model(config, torch.device("cpu"))
     assert model.loudness_db == -20.0
-    quiet, usual = (read_prompt(tmp_path / f"{name}.wav", model.codec, PromptLimits(), "x", loudness_db=model.loudness_db)
-                    for name in ("quiet", "usual"))
+    files = (tmp_path / "quiet.wav", tmp_path / "usual.wav")
+    quiet, usual = (read_prompt(file, model.codec, PromptLimits(), "x", loudness_db=-20.0) for file in files)
     assert quiet.waveform.std() == pytest.approx(0.1, rel=0.05)
     assert quiet.waveform == pytest.approx(usual.waveform, abs=1e-4)
 
