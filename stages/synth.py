@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stages.artifacts.run_dir import versions
-from stages.artifacts.storage import FORMAT_VERSION, write_json
+from stages.artifacts.storage import FORMAT_VERSION, decode_utf8, write_json
 from stages.audio.io import audio_info, check_suffix, write_audio
 from stages.config.stage_configs import SynthConfig
 from stages.errors import UnfinishedSpeechError, UsageError
@@ -67,12 +67,7 @@ def _read_file(name: str) -> str:
         raise UsageError(f"text file `{name}` does not exist", "to speak words given here, use --say") from error
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"text file `{name}` cannot be read: {error.strerror.lower()}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"`{name}`, line {line}: byte 0x{data[error.start]:02X} is not UTF-8",
-                         "save the file again as UTF-8") from error
+    return decode_utf8(data, name)
 
 
 def output_path(config: SynthConfig) -> Path:

@@ -163,11 +163,16 @@ def _read_utf8(path: Path) -> str:
         raise UsageError(f"`{path}` does not exist") from error
     except OSError as error:
         raise StorageError(f"could not read `{path}`: {(error.strerror or str(error)).lower()}") from error
+    return decode_utf8(data, path)
+
+
+def decode_utf8(data: bytes, path: str | Path) -> str:
+    """Return a file's text, without a byte order mark; raise `UsageError` with the line of a byte that is no UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path.name}:{line}: byte 0x{data[error.start]:02X} is not UTF-8",
+        raise UsageError(f"{Path(path).name}:{line}: byte 0x{data[error.start]:02X} is not UTF-8",
                          f"save `{path}` again as UTF-8") from error
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from stages.artifacts.storage import decode_utf8
 from stages.audio.io import check_sound, read_audio
 from stages.audio.loudness import normalise_loudness
 from stages.codec.base import Codec, Streams
@@ -75,16 +76,8 @@ def _known_text(path: Path, text: str | None) -> tuple[str | None, TextSource]:
         return _with_words(text, "--prompt-text"), "given"
     sidecar = path.with_suffix(".txt")
     if sidecar.is_file():
-        return _with_words(_read_sidecar(sidecar), str(sidecar)), "sidecar"
+        return _with_words(decode_utf8(sidecar.read_bytes(), sidecar), str(sidecar)), "sidecar"
     return None, "recogniser"
-
-
-def _read_sidecar(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise UsageError(f"`{path}` is not UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02X}",
-                         "save the file again as UTF-8, or use --prompt-text") from error
 
 
 def _with_words(text: str, source: str) -> str:
@@ -92,7 +85,7 @@ def _with_words(text: str, source: str) -> str:
     if not any(character.isalnum() for character in text):
         raise UsageError(f"the prompt's text in `{source}` is empty",
                          "say what the recording says with --prompt-text, or leave the text out: it is recognised")
-    return text
+    return " ".join(text.split())
 
 
 @torch.inference_mode()

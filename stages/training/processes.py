@@ -31,7 +31,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"expected a device such as cpu, cuda or mps, got `{name}`") from error
+        raise UsageError(f"expected a device such as cpu, cuda or mps, got `{name}`",
+                         "use --device cpu or --device auto") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False):
         raise UsageError(f"device `{name}` is not available on this machine", "use --device cpu or --device auto")
