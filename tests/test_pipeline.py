@@ -156,7 +156,7 @@ def test_wrong_input_of_synth_is_refused_before_anything_is_written(chain, tmp_p
 
 def test_a_prompt_s_text_file_without_words_or_without_utf_8_is_refused(chain, tmp_path):
     shutil.copy(PROMPT, tmp_path / "voice.ogg")
-    for data, words in ((b" \n", "is empty"), (b"caf\xe9", "byte 4 is 0xE9")):
+    for data, words in ((b" \n", "is empty"), (b"caf\xe9", "voice.txt:1: byte 0xE9 is not UTF-8")):
         (tmp_path / "voice.txt").write_bytes(data)
         with pytest.raises(UsageError, match=words):
             speak(chain, tmp_path / "x.wav", prompt=str(tmp_path / "voice.ogg"))
