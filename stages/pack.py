@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stages.artifacts.storage import FORMAT_VERSION, staged_folder, write_json
-from stages.codec.registry import load_codec
+from stages.codec.registry import codec_fingerprint, load_codec
 from stages.errors import UsageError
-from stages.synthesis.model import MODEL_FILE, check_belonging, codec_fingerprint
+from stages.synthesis.model import MODEL_FILE, check_belonging
 
 
 def run(codec: str, ar: str, nar: str, out: str) -> dict:

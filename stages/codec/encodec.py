@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from torch import Tensor, nn
@@ -27,6 +29,15 @@ def normalise_weights(module: nn.Module) -> None:
     convolutions = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d)
     for child in [child for child in module.modules() if isinstance(child, convolutions)]:
         weight_norm(child)
+
+
+@torch.no_grad()
+def pass_the_signal(module: nn.Module) -> None:
+    """Start convolutions without bias and with unit gain: torch's defaults shrink a signal by sqrt(3) each."""
+    convolutions = (nn.Conv1d, nn.ConvTranspose1d)
+    for child in [child for child in module.modules() if isinstance(child, convolutions)]:
+        child.weight.mul_(math.sqrt(3))
+        child.bias.zero_()
 
 
 def check_waveform(waveform: Tensor) -> None:
@@ -65,6 +76,8 @@ class SEANetAutoencoder(nn.Module):
         )
         self.encoder = SEANetEncoder(**arguments)
         self.decoder = SEANetDecoder(**arguments)
+        if config.init == "unit-gain":
+            pass_the_signal(self)
         normalise_weights(self)
 
     def encode_latents(self, waveform: Tensor) -> Tensor:

@@ -66,11 +66,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "smoke": {
         "curate": {"min_seconds": 2.0, **_EVENLY_LOUD},
-        # a codec hums for its first 400 steps or so and then begins to follow its input: the adversary waits for that
+        # the adversary waits until there is something to judge
         "train-codec": {
             "codec": {"seanet": _SMOKE_SEANET, "quantizer": _SMOKE_QUANTIZER}, "crop_seconds": 0.5,
-            "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 500},
-            "training": {"steps": 700, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
+            "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 300},
+            "training": {"steps": 500, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
         },
         "mreq": {
             "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 100}, "crop_seconds": 1.0,

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 import stages
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
 from stages.codec.base import Codec
-from stages.codec.registry import load_codec
+from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import ARConfig, NARConfig
 from stages.config.stage_configs import SpeechConfig
 from stages.errors import MissingModelError, UsageError
@@ -90,10 +90,6 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
         loudness_db=ar.architecture["loudness_db"],
         fingerprints=fingerprints,
     )
-
-
-def codec_fingerprint(codec: Codec) -> str:
-    return model_fingerprint(codec.export_config(), codec.state_dict())
 
 
 def check_belonging(codec: str, ar: Checkpoint, nar: Checkpoint) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -47,6 +48,9 @@ class Processes:
     """
 
     def __init__(self, device: str, patience: timedelta | None = None):
+        if torch.distributed.is_available():
+            # Its functions keep the group of the moment they are imported, which optimizers do: before there is one.
+            importlib.import_module("torch.distributed.nn.functional")
         cpu = device == "cpu" or not torch.cuda.is_available()  # else Accelerate sees one process without CUDA
         self._state = PartialState(cpu=cpu, **({"timeout": patience} if patience else {}))
         self.rank, self.world_size = self._state.process_index, self._state.num_processes
@@ -104,7 +108,7 @@ class Processes:
 
 
 def _leave() -> None:
-    """Leave the group in order: the threads of one that is still open can abort a process that ends."""
+    """Leave the group in order: a thread of one that is still open may free a tensor after Python's end, and abort."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

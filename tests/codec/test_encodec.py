@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_codecs import synthetic_speech, tiny_config
 
-from stages.codec.encodec import EncodecCodec
+from stages.codec.encodec import EncodecCodec, SEANetAutoencoder
 from stages.config.models import CodecConfig, SEANetConfig
 from stages.errors import UsageError
 
@@ -77,3 +77,12 @@ def test_a_used_codec_can_be_copied(teacher: EncodecCodec, waveform) -> None:
     teacher.decode_latents(teacher.encode_latents(waveform))  # with gradients on: upstream's weight norm breaks here
     twin = copy.deepcopy(teacher)
     assert torch.equal(twin.encode(waveform)["rvq"], teacher.encode(waveform)["rvq"])
+
+
+@pytest.mark.parametrize("init, least, most", [("unit-gain", 0.8, 1.1), ("torch", 0.0, 0.01)])
+def test_a_fresh_codec_passes_its_input_on_and_one_of_torch_s_defaults_hums(init, least, most):
+    autoencoder = SEANetAutoencoder(SEANetConfig(base_filters=4, latent_dim=16, init=init))
+    waveform = 0.1 * torch.randn(2, 1, 6000)
+    with torch.no_grad():
+        heard, hum = (autoencoder.decode_latents(autoencoder.encode_latents(x)) for x in (waveform, 0 * waveform))
+    assert least <= float((heard - hum).std() / heard.std()) <= most
