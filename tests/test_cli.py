@@ -4,7 +4,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,30 +30,21 @@ def own_logging():
     logger.handlers, logger.propagate, logger.level = before
 
 
-def test_help_names_every_stage_and_imports_no_torch():
+def test_help_names_every_stage_and_imports_nothing_heavy():
     code = ("import sys, io, contextlib\n"
             "from halle_cli.app import app\n"
             "out = io.StringIO()\n"
             "with contextlib.redirect_stdout(out):\n"
             "    try: app(['--help'])\n"
             "    except SystemExit as end: assert end.code == 0\n"
-            "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy import'\n"
+            "heavy = {'torch', 'numpy', 'scipy', 'pydantic', 'yaml', 'accelerate'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
             "print(out.getvalue())\n")
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                             encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     for stage in [*CONFIG_OF_STAGE, "pack"]:
         assert stage in result.stdout
-
-
-def test_help_takes_under_half_a_second():
-    halle("--help")  # compiles byte code the first time
-    durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        halle("--help")
-        durations.append(time.perf_counter() - started)
-    assert min(durations) < 0.5
 
 
 @pytest.mark.parametrize("stage", CONFIG_OF_STAGE)

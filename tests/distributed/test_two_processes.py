@@ -78,8 +78,8 @@ def logged(run: Path) -> list[dict]:
 
 
 def tolerance(name: str) -> dict[str, float]:
-    # Sums of another order; the gradients of an adversary at its start nearly cancel.
-    return {"rel": 1e-3} if name.startswith("gradient_norm") else {"rel": 1e-4, "abs": 1e-6}
+    # Sums are of another order; gradients that reach an adversary from real and decoded audio nearly cancel at first.
+    return {"rel": 1e-3, "abs": 2e-6} if name.startswith("gradient_norm") else {"rel": 1e-4, "abs": 1e-6}
 
 
 @pytest.mark.parametrize("stage", TRAINERS)
