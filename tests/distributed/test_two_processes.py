@@ -78,8 +78,11 @@ def logged(run: Path) -> list[dict]:
 
 
 def tolerance(name: str) -> dict[str, float]:
-    # Sums are of another order; gradients that reach an adversary from real and decoded audio nearly cancel at first.
-    return {"rel": 1e-3, "abs": 2e-6} if name.startswith("gradient_norm") else {"rel": 1e-4, "abs": 1e-6}
+    """What sums of another order may change. An adversary's gradients of real and decoded audio nearly cancel at
+    first, so that Adam turns their rounding into steps; its logits are about 0."""
+    if name.startswith("gradient_norm"):
+        return {"rel": 1e-3, "abs": 2e-6}
+    return {"rel": 1e-4, "abs": 1e-4 if name == "adversarial" else 1e-6}
 
 
 @pytest.mark.parametrize("stage", TRAINERS)
