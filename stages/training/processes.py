@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import atexit
-import importlib
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -15,7 +16,6 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor
 
 from stages.artifacts.run_dir import Output, claim_output
@@ -23,6 +23,10 @@ from stages.config.stage_configs import RunConfig
 from stages.errors import PeerError, UsageError
 
 T = TypeVar("T")
+LEAVE_SECONDS = 2.0
+# What threads of the group may still hold: they let go of a tensor after its sum is known, and need Python for it.
+# A process that ends meanwhile is aborted, and a group that is closed meanwhile may wait for ever (torch 2.7 to 2.11).
+_lent: dict[int, weakref.ref] = {}
 
 
 def pick_device(name: str) -> torch.device:
@@ -48,9 +52,6 @@ class Processes:
     """
 
     def __init__(self, device: str, patience: timedelta | None = None):
-        if torch.distributed.is_available():
-            # Its functions keep the group of the moment they are imported, which optimizers do: before there is one.
-            importlib.import_module("torch.distributed.nn.functional")
         cpu = device == "cpu" or not torch.cuda.is_available()  # else Accelerate sees one process without CUDA
         self._state = PartialState(cpu=cpu, **({"timeout": patience} if patience else {}))
         self.rank, self.world_size = self._state.process_index, self._state.num_processes
@@ -64,19 +65,11 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of everyone's tensor."""
-        if self.world_size == 1:
-            return tensor
-        with _peers_present():
-            return reduce(tensor, "sum")
+        return tensor if self.world_size == 1 else _reduce(tensor, "SUM")
 
     def largest(self, number: int) -> int:
         """Return the largest of everyone's numbers: how they agree."""
-        if self.world_size == 1:
-            return number
-        value = torch.tensor(number, device=self.device)
-        with _peers_present():
-            torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
-            return int(value)
+        return number if self.world_size == 1 else int(_reduce(torch.tensor(number, device=self.device), "MAX"))
 
     def wait(self) -> None:
         """Return when everyone has come here."""
@@ -107,8 +100,20 @@ class Processes:
             yield output or Output(Path(config.out), complete)
 
 
+def _reduce(tensor: Tensor, operation: str) -> Tensor:
+    total = tensor.detach().clone()
+    lent = total.detach()  # the same memory in a tensor that is nobody else's
+    key = id(lent)
+    _lent[key] = weakref.ref(lent, lambda _: _lent.pop(key, None))
+    with _peers_present():
+        torch.distributed.all_reduce(lent, getattr(torch.distributed.ReduceOp, operation))
+    return total
+
+
 def _leave() -> None:
-    """Leave the group in order: a thread of one that is still open may free a tensor after Python's end, and abort."""
+    patience_ends = time.monotonic() + LEAVE_SECONDS
+    while _lent and time.monotonic() < patience_ends:
+        time.sleep(0.001)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
