@@ -8,17 +8,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.adversary import Adversary
-from stages.codec.balancer import Balancer
 from stages.codec.encodec import EncodecCodec
-from stages.codec.losses import MultiScaleMelLoss, fld_loss, hsr_loss
+from stages.codec.losses import fld_loss, hsr_loss
 from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
 from stages.codec.quantizer import Ranks
-from stages.codec.reconstruction import ReconstructionObjective, measure_reconstruction
+from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
 from stages.codec.registry import codec_fingerprint, export_codec, load_codec, load_teacher
 from stages.config.stage_configs import MReQConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
@@ -147,16 +144,8 @@ class MReQTask:
         self.teacher = inputs.teacher.to(process.device)
         self.codec = _student(config, inputs.teacher)
         self.fld_weights, self.hsr_weights = fld_weights(config), hsr_weights(config)
-        adversary = Adversary(config.discriminator.filters, config.discriminator.fft_sizes)
-        balancer = Balancer(config.losses.model_dump(include={"l1", "mel", "adversarial", "feature"}))
-        self.mel = MultiScaleMelLoss(self.codec.sample_rate).to(process.device)
-        self.objective = ReconstructionObjective(self.mel, adversary, balancer)
-        self.networks = {"model": self.codec, "discriminator": adversary, "balancer": balancer}
-        rate, betas = config.training.learning_rate, config.training.betas
-        self.optimizers = {
-            "model": Adam(self.codec.parameters(), lr=rate, betas=betas),
-            "discriminator": Adam(adversary.parameters(), lr=rate, betas=betas),
-        }
+        recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
+        self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
 
     @torch.no_grad()
     def prepare(self, run: Run) -> None:
@@ -199,7 +188,7 @@ class MReQTask:
 
     def validate(self, run: Run) -> dict[str, float]:
         waveforms = self.inputs.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
-        measures = measure_reconstruction(self.codec, waveforms, self.mel)
+        measures = measure_reconstruction(self.codec, waveforms, self.objective.mel)
         lowest = self.codec.hierarchy.lowest
         perplexities = [measures[f"perplexity.{lowest.name}.{i + 1}"] for i in range(lowest.num_codebooks)]
         if max(perplexities) < IGNORED_PERPLEXITY:
@@ -211,13 +200,6 @@ class MReQTask:
 
     def identity(self) -> tuple[str, dict, dict]:
         return "codec", self.codec.export_config(), self.inputs.parents
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Nothing beyond the networks, of which the balancer is one."""
-        return {}
-
-    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """See `extra_state`."""
 
 
 def _gradients_at_blocks(output: MRVQOutput, losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:

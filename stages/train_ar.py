@@ -147,12 +147,6 @@ class ARTask:
         }
         return "ar", architecture, self.parents
 
-    def extra_state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing but the network and its optimizer is resumed."""
-
     def _sums(self, batch: ARBatch, run: Run) -> CodebookSums:
         with run.autocast():
             return self.model.loss(batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)

@@ -7,16 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.adversary import Adversary
-from stages.codec.balancer import Balancer
 from stages.codec.encodec import EncodecCodec
-from stages.codec.losses import MultiScaleMelLoss
 from stages.codec.quantizer import Ranks
-from stages.codec.reconstruction import ReconstructionObjective, measure_reconstruction
+from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
 from stages.codec.registry import export_codec, load_codec
 from stages.config.stage_configs import TrainCodecConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
@@ -94,16 +90,8 @@ class CodecTask:
         torch.manual_seed(config.seed)
         self.config, self.crops, self.held_out, self.parents = config, crops, held_out, parents
         self.codec = EncodecCodec(config.codec)
-        adversary = Adversary(config.discriminator.filters, config.discriminator.fft_sizes)
-        balancer = Balancer(config.losses.model_dump(include={"l1", "mel", "adversarial", "feature"}))
-        self.mel = MultiScaleMelLoss(self.codec.sample_rate).to(process.device)
-        self.objective = ReconstructionObjective(self.mel, adversary, balancer)
-        self.networks = {"model": self.codec, "discriminator": adversary, "balancer": balancer}
-        rate, betas = config.training.learning_rate, config.training.betas
-        self.optimizers = {
-            "model": Adam(self.codec.parameters(), lr=rate, betas=betas),
-            "discriminator": Adam(adversary.parameters(), lr=rate, betas=betas),
-        }
+        recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
+        self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
 
     @torch.no_grad()
     def prepare(self, run: Run) -> None:
@@ -136,17 +124,10 @@ class CodecTask:
 
     def validate(self, run: Run) -> dict[str, float]:
         waveforms = self.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
-        return measure_reconstruction(self.codec, waveforms, self.mel)
+        return measure_reconstruction(self.codec, waveforms, self.objective.mel)
 
     def identity(self) -> tuple[str, dict, dict]:
         return "codec", self.codec.export_config(), self.parents
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Nothing beyond the networks, of which the balancer is one."""
-        return {}
-
-    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """See `extra_state`."""
 
 
 def _ranks(run: Run) -> Ranks:

@@ -197,12 +197,6 @@ class NARTask:
         }
         return "nar", architecture, self.parents
 
-    def extra_state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing but the network and its optimizer is resumed."""
-
     def _make(self, items, step: int | str) -> NARBatch:
         levels = self.codec.hierarchy.num_levels
         return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from stages.codec.adversary import Adversary
 from stages.codec.balancer import Balancer
@@ -19,6 +20,7 @@ from stages.codec.losses import (
     waveform_l1,
 )
 from stages.codec.quantizer import Ranks, code_histogram, usage
+from stages.config.stage_configs import CodecLossWeights, CodecTrainingConfig, DiscriminatorConfig
 
 CROPS_AT_ONCE = 8
 
@@ -54,6 +56,30 @@ class ReconstructionObjective:
             values["feature"] = feature_matching_loss(real.maps, fake.maps)
         balanced = (estimate * self.balancer(values, heard, ranks)).sum()
         return ReconstructionLosses(values, balanced, hinge_discriminator_loss(real.logits, fake.logits))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What training a codec against an adversary takes; `networks` and `optimizers` are the training loop's."""
+
+    objective: ReconstructionObjective
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+
+
+def adversarial_recipe(codec: Codec, losses: CodecLossWeights, discriminator: DiscriminatorConfig,
+                       training: CodecTrainingConfig, device: torch.device) -> Recipe:
+    """Return EnCodec's recipe for `codec`: an adversary with an Adam of its own, and the balancer's averages."""
+    adversary = Adversary(discriminator.filters, discriminator.fft_sizes)
+    balancer = Balancer(losses.model_dump(include={"l1", "mel", "adversarial", "feature"}))
+    mel = MultiScaleMelLoss(codec.sample_rate).to(device)
+    trained = {"model": codec, "discriminator": adversary}
+    return Recipe(
+        objective=ReconstructionObjective(mel, adversary, balancer),
+        networks={**trained, "balancer": balancer},
+        optimizers={name: Adam(network.parameters(), lr=training.learning_rate, betas=training.betas)
+                    for name, network in trained.items()},
+    )
 
 
 @torch.no_grad()

@@ -39,7 +39,8 @@ MAX_SKIPPED_IN_A_ROW = 3
 
 
 class Task(Protocol):
-    """What a trainer brings. `networks["model"]` is the one that is averaged and exported."""
+    """What a trainer brings. `networks["model"]` is averaged and exported; all of them are resumed, so whatever else
+    a task must remember is a buffer of one."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
@@ -63,12 +64,6 @@ class Task(Protocol):
     def identity(self) -> tuple[str, dict, dict]:
         """Return the checkpoint's kind, its JSON-ready architecture and its parents' fingerprints."""
         ...
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Return further tensors to resume from, such as a balancer's averages."""
-        ...
-
-    def load_extra_state(self, tensors: dict[str, Tensor]) -> None: ...
 
 
 class Run:
@@ -267,7 +262,7 @@ class _Trainer:
         kind, architecture, parents = self.task.identity()
         with self._averaged_weights():
             exported = {name: copy_to_cpu(tensor) for name, tensor in self.model.state_dict().items()}
-        state = flatten_state(self.task.networks, self.task.optimizers, self.average, self.task.extra_state())
+        state = flatten_state(self.task.networks, self.task.optimizers, self.average)
         folder = self.output.path / "checkpoints" / f"step-{step:08d}"
         save_checkpoint(folder, kind, architecture, exported, parents,
                         (state, {"step": step, "skipped_in_a_row": self.skipped_in_a_row}))
@@ -278,8 +273,7 @@ class _Trainer:
         if folder is None:
             return 0
         tensors, values = load_trainer_state(folder)
-        extra = restore_state(tensors, self.task.networks, self.task.optimizers, self.average)
-        self.task.load_extra_state(extra)
+        restore_state(tensors, self.task.networks, self.task.optimizers, self.average)
         self.skipped_in_a_row = values["skipped_in_a_row"]
         log.info("continuing from step %d", values["step"])
         return values["step"]

@@ -1,4 +1,4 @@
-"""A trainer's state as flat named tensors, and back: networks, optimizers, averages, extras. No pickle."""
+"""A trainer's state as flat named tensors, and back: networks, optimizers, averages. No pickle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stages.errors import UsageError
 from stages.training.optim import MovingAverage
 
 
-def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], average: MovingAverage | None,
-                  extra: dict[str, Tensor]) -> dict[str, Tensor]:
+def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],
+                  average: MovingAverage | None) -> dict[str, Tensor]:
     """Return every tensor, copied to the CPU, under a name that says where it belongs."""
     flat = {}
     for name, network in networks.items():
@@ -22,7 +22,6 @@ def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimize
                          for key, value in values.items()})
     if average is not None:
         flat.update({f"average/{key}": copy_to_cpu(tensor) for key, tensor in average.tensors.items()})
-    flat.update({f"extra/{key}": copy_to_cpu(tensor) for key, tensor in extra.items()})
     return flat
 
 
@@ -32,8 +31,8 @@ def copy_to_cpu(tensor: Tensor) -> Tensor:
 
 
 def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],
-                  average: MovingAverage | None) -> dict[str, Tensor]:
-    """Load what `flatten_state` gave into the same objects and return the extra tensors."""
+                  average: MovingAverage | None) -> None:
+    """Load what `flatten_state` gave into the same objects."""
     for name, network in networks.items():
         _load_network(network, _below(flat, f"network/{name}/"), name)
     for name, optimizer in optimizers.items():
@@ -45,7 +44,6 @@ def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optim
     if average is not None:
         for key, tensor in _below(flat, "average/").items():
             average.tensors[key].copy_(tensor)
-    return _below(flat, "extra/")
 
 
 def _load_network(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
