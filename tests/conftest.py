@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_chain import NUM_RECORDINGS, SPEECH, Chain, tiny_config
+from tiny_tokens import tiny_tokens
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,3 +51,15 @@ def chain(recordings, tmp_path_factory) -> Chain:
     train_nar.run(tiny_config("train-nar", tokens=path["tokens"], codec=path["mreq"], out=path["nar"]))
     pack.run(path["mreq"], path["ar"], path["nar"], path["model"])
     return made
+
+
+@pytest.fixture(scope="session")
+def halle_tokens(tmp_path_factory):
+    """A token store of a multi-resolution codec, and the codec."""
+    return tiny_tokens(tmp_path_factory.mktemp("halle"), "halle")
+
+
+@pytest.fixture(scope="session")
+def valle_tokens(tmp_path_factory):
+    """A token store of a plain codec, and the codec."""
+    return tiny_tokens(tmp_path_factory.mktemp("valle"), "valle")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_tokens import tiny_tokens
 from two_processes import check_two_processes
 
 from stages import train_ar
@@ -14,19 +13,6 @@ from stages.config.stage_configs import LMTrainingConfig, TrainARConfig
 from stages.data.tokens import open_tokens
 from stages.errors import UsageError
 from stages.training.loop import Run
-
-
-@pytest.fixture(scope="module")
-def halle_tokens(tmp_path_factory):
-    """A token store of a multi-resolution codec, and the codec."""
-    return tiny_tokens(tmp_path_factory.mktemp("halle"), "halle")
-
-
-@pytest.fixture(scope="module")
-def valle_tokens(tmp_path_factory):
-    """A token store of a plain codec, and the codec."""
-    return tiny_tokens(tmp_path_factory.mktemp("valle"), "valle")
-
 
 TINY = ARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64, dropout=0.1))
 

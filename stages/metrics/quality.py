@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _PESQ_CHILD = Path(__file__).with_name("pesq_child.py")
 _PESQ_TIMEOUT = 120.0  # seconds a window; it takes about one
 
 
-class _AlignedMetric(Metric):
+class _AlignedMetric(Metric, ABC):
     """Compare an output with the recording that it reproduces, after checking that they can be compared."""
 
     needs = frozenset({"aligned_reference"})
@@ -39,8 +40,9 @@ class _AlignedMetric(Metric):
         shortest = min(len(item.reference), len(item.waveform))
         return self._compare(item.reference[:shortest], item.waveform[:shortest], item.sample_rate)
 
+    @abstractmethod
     def _compare(self, reference: np.ndarray, output: np.ndarray, sample_rate: int) -> Measurement:
-        raise NotImplementedError
+        """Measure two waveforms [samples] of one length, neither of them short or silent."""
 
 
 def _pair_problem(reference: np.ndarray, output: np.ndarray, sample_rate: int) -> str:

@@ -30,7 +30,7 @@ def test_a_reused_process_number_is_not_mistaken_for_the_owner(tmp_path):
     owner = {"pid": parent.pid, "started": parent.create_time() - 1000, "host": socket.gethostname()}
     (tmp_path / LOCK).write_text(json.dumps(owner), encoding="utf-8")
     with lock_output(tmp_path):
-        pass
+        assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["pid"] == psutil.Process().pid
 
 
 def test_the_lock_of_another_machine_is_respected(tmp_path):

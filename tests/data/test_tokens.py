@@ -6,23 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokens import tiny_tokens
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.data.tokens import ClipRule, ar_batch, ar_lengths, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def halle_tokens(tmp_path_factory):
-    """A token store of a multi-resolution codec, and the codec."""
-    return tiny_tokens(tmp_path_factory.mktemp("halle"), "halle")
-
-
-@pytest.fixture(scope="module")
-def valle_tokens(tmp_path_factory):
-    """A token store of a plain codec, and the codec."""
-    return tiny_tokens(tmp_path_factory.mktemp("valle"), "valle")
 
 
 def test_the_system_follows_the_store(halle_tokens, valle_tokens):
