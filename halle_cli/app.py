@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import shlex
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -33,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+UNDIVIDED = ("curate", "synth", "eval")  # under a launcher of many processes the first does all of these
 
 
 def _option(help_text: str, *names: str) -> Any:
@@ -80,6 +84,8 @@ def _stage(name: str, module: str) -> Callable:
 def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[str, Any]) -> None:
     from halle_cli.console import Console
 
+    if name in UNDIVIDED and os.environ.get("RANK", "0") != "0":
+        return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
     next_step = None if common["dry_run"] else _next_step(name, settings)
 

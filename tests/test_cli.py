@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from halle_cli.app import NEXT_STEP, app
+from halle_cli.app import NEXT_STEP, UNDIVIDED, app
 from halle_cli.console import Console, _lines
 from stages.config.resolve import CONFIG_OF_STAGE
 
@@ -134,3 +134,13 @@ def test_running_out_of_memory_is_no_bug_and_a_bug_is(capsys, own_logging, error
     with pytest.raises(SystemExit) as end:
         Console().run(fail)
     assert end.value.code == code and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", UNDIVIDED)
+def test_what_is_not_divided_is_left_to_the_first_process(stage, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    options = {"curate": ["nowhere", "--out", "x"], "synth": ["--prompt", "nowhere"], "eval": ["--set", "nowhere"]}
+    with pytest.raises(SystemExit) as end:
+        app([stage, *options[stage]])
+    assert end.value.code == 0
+    assert capsys.readouterr() == ("", "")
