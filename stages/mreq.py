@@ -20,7 +20,7 @@ from stages.codec.registry import codec_fingerprint, export_codec, load_codec, l
 from stages.config.stage_configs import MReQConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import DivergedError, UsageError
-from stages.training.loop import Run, finished_result, train
+from stages.training.loop import Run, train_once
 
 STAGE = "mreq"
 EXPORT = "mreq.pt"
@@ -44,14 +44,9 @@ def run(config: MReQConfig) -> dict:
     inputs = _open(config)
     process = Run(config)
     rates = _check_bit_rate(_student(config, inputs.teacher), inputs.teacher)
-    with process.claim(STAGE, config, inputs.parents) as output:
-        export = output.path / EXPORT
-        result = finished_result(output, config.training.steps)
-        if result is None:
-            result = train(MReQTask(config, inputs, process), process, output)
-            if process.is_main:
-                export_codec(load_codec(result.checkpoint), export)
-                output.finish()
+    export = Path(config.out) / EXPORT
+    result, _ = train_once(process, STAGE, config, inputs.parents, lambda: MReQTask(config, inputs, process),
+                           lambda checkpoint: export_codec(load_codec(checkpoint), export))
     return {
         "run": config.out,
         "codec": export.as_posix(),

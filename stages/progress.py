@@ -7,11 +7,9 @@ installs a listener. Without one, progress is silent.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-Item = TypeVar("Item")
 Listener = Callable[["Progress"], None]
 
 _listeners: list[Listener] = []
@@ -57,17 +55,6 @@ class Progress:
     def _tell(self) -> None:
         for listener in _listeners:
             listener(self)
-
-
-def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Yield the items, advancing a progress by one after each."""
-    progress = Progress(what, total)
-    try:
-        for item in items:
-            yield item
-            progress.advance()
-    finally:
-        progress.close()
 
 
 def listen(listener: Listener) -> None:

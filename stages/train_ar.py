@@ -16,7 +16,7 @@ from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.transformer import InitReport
-from stages.training.loop import Run, finished_result, train
+from stages.training.loop import Run, train_once
 from stages.training.optim import parameter_groups
 
 STAGE = "train-ar"
@@ -27,14 +27,7 @@ def run(config: TrainARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
     data, init, parents = _open(config)
     process = Run(config)
-    with process.claim(STAGE, config, parents) as output:
-        result = finished_result(output, config.training.steps)
-        task = None
-        if result is None:
-            task = ARTask(config, data, init, parents)
-            result = train(task, process, output)
-            if process.is_main:
-                output.finish()
+    result, task = train_once(process, STAGE, config, parents, lambda: ARTask(config, data, init, parents))
     return {
         "run": config.out,
         "checkpoint": result.checkpoint.as_posix(),

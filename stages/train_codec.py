@@ -17,7 +17,7 @@ from stages.codec.registry import export_codec, load_codec
 from stages.config.stage_configs import TrainCodecConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
-from stages.training.loop import Run, finished_result, train
+from stages.training.loop import Run, train_once
 
 STAGE = "train-codec"
 log = logging.getLogger("halle.train_codec")
@@ -28,14 +28,10 @@ def run(config: TrainCodecConfig) -> dict:
     manifest, crops, held_out = _open(config)
     process = Run(config)
     parents = {"data": manifest.fingerprint}
-    with process.claim(STAGE, config, parents) as output:
-        export = output.path / f"{config.codec.arch}.pt"
-        result = finished_result(output, config.training.steps)
-        if result is None:
-            result = train(CodecTask(config, crops, held_out, parents, process), process, output)
-            if process.is_main:
-                export_codec(load_codec(result.checkpoint), export)
-                output.finish()
+    export = Path(config.out) / f"{config.codec.arch}.pt"
+    result, _ = train_once(process, STAGE, config, parents,
+                           lambda: CodecTask(config, crops, held_out, parents, process),
+                           lambda checkpoint: export_codec(load_codec(checkpoint), export))
     return {
         "run": config.out,
         "codec": export.as_posix(),

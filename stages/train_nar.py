@@ -20,7 +20,7 @@ from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
 from stages.lm.nar import NARModel
 from stages.lm.transformer import InitReport, valid_positions
-from stages.training.loop import Run, finished_result, train
+from stages.training.loop import Run, train_once
 from stages.training.optim import parameter_groups
 
 STAGE = "train-nar"
@@ -32,14 +32,8 @@ def run(config: TrainNARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
     data, codec, init, parents = _open(config)
     process = Run(config)
-    with process.claim(STAGE, config, parents) as output:
-        result = finished_result(output, config.training.steps)
-        task = None
-        if result is None:
-            task = NARTask(config, data, codec.to(process.device), init, parents)
-            result = train(task, process, output)
-            if process.is_main:
-                output.finish()
+    result, task = train_once(process, STAGE, config, parents,
+                              lambda: NARTask(config, data, codec.to(process.device), init, parents))
     return {
         "run": config.out,
         "checkpoint": result.checkpoint.as_posix(),

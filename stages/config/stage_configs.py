@@ -268,7 +268,6 @@ class EvalConfig(SpeechConfig):
     metrics: tuple[str, ...] = Field((), description="by default all that the setting allows")
     max_items: int | None = running(None, ge=1)
     bootstrap_samples: int = Field(1000, ge=10)
-    allow_unfinished: bool = running(True)
 
     @model_validator(mode="after")
     def _check_source(self) -> EvalConfig:

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -129,6 +129,26 @@ def train(task: Task, run: Run, output: Output) -> TrainingResult:
     gradients stay non-finite.
     """
     return _Trainer(task, run, output).train()
+
+
+def train_once(run: Run, stage: str, config: RunConfig, parents: dict[str, str], make_task: Callable[[], Task],
+               export: Callable[[Path], object] | None = None) -> tuple[TrainingResult, Task | None]:
+    """Claim the output of a trainer's stage, train unless an earlier run has, and mark the folder complete.
+
+    `make_task` is called only when there is something to train, else the task returned is None. `export`, given
+    the last checkpoint, writes what else the folder shall hold.
+    """
+    with run.claim(stage, config, parents) as output:
+        result = finished_result(output, config.training.steps)
+        if result is not None:
+            return result, None
+        task = make_task()
+        result = train(task, run, output)
+        if run.is_main:
+            if export is not None:
+                export(result.checkpoint)
+            output.finish()
+    return result, task
 
 
 class _Trainer:

@@ -14,7 +14,7 @@ from stages.artifacts.run_dir import claim_output
 from stages.artifacts.storage import read_journal
 from stages.config.stage_configs import RunConfig, TrainingConfig
 from stages.errors import DivergedError, InterruptedRunError, UsageError
-from stages.training.loop import Run, finished_result, train
+from stages.training.loop import Run, train, train_once
 from stages.training.processes import pick_device
 
 
@@ -61,12 +61,7 @@ class ToyTask:
 def toy_run(out: Path, steps: int = 10, at_step=None, **changes):
     training = ToyConfig().training.model_copy(update={"steps": steps, **changes})
     config = ToyConfig(out=str(out), training=training, device="cpu")
-    task = ToyTask(config, at_step)
-    with claim_output("train-ar", config, {}) as output:
-        if finished_result(output, steps) is not None:
-            return task, None
-        result = train(task, Run(config), output)
-        output.finish()
+    result, task = train_once(Run(config), "train-ar", config, {}, lambda: ToyTask(config, at_step))
     return task, result
 
 
@@ -119,7 +114,7 @@ def test_accumulation_resumes_bit_for_bit_too(tmp_path):
 def test_a_finished_run_does_nothing_and_more_steps_go_on(tmp_path):
     toy_run(tmp_path, steps=10, schedule="constant")
     task, result = toy_run(tmp_path, steps=10, schedule="constant")
-    assert result is None and task.steps_done == 0
+    assert task is None and result.step == 10
     _, result = toy_run(tmp_path, steps=15, schedule="constant")
     assert result.step == 15
     toy_run(tmp_path / "whole", steps=15, schedule="constant")
