@@ -37,7 +37,7 @@ class SEANetConfig(Settings):
     pad_mode: Literal["constant", "reflect"] = "constant"  # inferred
     true_skip: bool = True  # inferred: identity skip
     # ours: without biases and with unit gain a fresh codec follows its input after 100 steps at smoke size; with
-    # torch's defaults its output is a hum of biases for 350 to 600
+    # torch's defaults its output is a hum of biases for 350 and more
     init: Literal["unit-gain", "torch"] = "unit-gain"
 
     @property
