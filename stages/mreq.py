@@ -11,12 +11,12 @@ from torch import Tensor
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.encodec import EncodecCodec
 from stages.codec.losses import fld_loss, hsr_loss
 from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
 from stages.codec.quantizer import Ranks
 from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
 from stages.codec.registry import codec_fingerprint, export_codec, load_codec, load_teacher
+from stages.codec.residual import ResidualCodec
 from stages.config.stage_configs import MReQConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import DivergedError, UsageError
@@ -32,7 +32,7 @@ log = logging.getLogger("halle.mreq")
 class Inputs:
     """What a run reads, opened and checked."""
 
-    teacher: EncodecCodec
+    teacher: ResidualCodec
     manifest: Manifest
     crops: WaveformCrops
     held_out: WaveformCrops
@@ -114,11 +114,11 @@ def _each(weights: tuple[float, ...] | float, number: int, key: str, what: str) 
     return found
 
 
-def _student(config: MReQConfig, teacher: EncodecCodec) -> MultiResolutionCodec:
+def _student(config: MReQConfig, teacher: ResidualCodec) -> MultiResolutionCodec:
     return MultiResolutionCodec.from_teacher(teacher, config.mrvq, config.init_codebooks)
 
 
-def _check_bit_rate(student: MultiResolutionCodec, teacher: EncodecCodec) -> dict[str, float]:
+def _check_bit_rate(student: MultiResolutionCodec, teacher: ResidualCodec) -> dict[str, float]:
     """Return the bit rates of both, from the streams; warn when they differ, which the paper's blocks do not."""
     ours, theirs = student.bits_per_second, teacher.bits_per_second
     if ours != student.config.bits_per_second:
@@ -162,18 +162,18 @@ class MReQTask:
         with run.autocast():
             output = self.codec.mrvq(self.codec.encode_latents(batch), ranks)
             estimate = self.codec.decode_latents(output.quantized)
-        adversarial = run.step > self.config.discriminator.warmup_steps
-        losses = self.objective(estimate.float(), batch, ranks, adversarial)
+        losses = self.objective(estimate.float(), batch, ranks, run.step)
         fld = fld_loss(self.distillation_pairs(output, batch, run), self.fld_weights)
         hsr = hsr_loss(output.hsr_pairs, self.hsr_weights)
         commitment = torch.cat(list(output.commitments.values())).mean()
-        norms = {}
+        extra = {}
         if run.step % self.config.training.log_every == 0:
-            norms = _gradients_at_blocks(output, {"nac": losses.balanced, "fld": fld, "hsr": hsr}, ranks)
-        run.backward(losses.discriminator)
+            extra = _gradients_at_blocks(output, {"nac": losses.balanced, "fld": fld, "hsr": hsr}, ranks)
+        if losses.discriminator is not None:
+            extra["discriminator"] = losses.discriminator
+            run.backward(losses.discriminator)
         run.backward(losses.balanced + self.config.losses.commitment * commitment + fld + hsr)
-        return {**losses.values, "commitment": commitment, "fld": fld, "hsr": hsr,
-                "discriminator": losses.discriminator, **norms}  # fmt: skip
+        return {**losses.values, "commitment": commitment, "fld": fld, "hsr": hsr, **extra}
 
     def distillation_pairs(self, output: MRVQOutput, batch: Tensor, run: Run) -> list[tuple[Tensor, Tensor]]:
         """Return (student h_s, teacher h_t) of equations 15 and 16 for every pair of P."""

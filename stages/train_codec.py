@@ -10,10 +10,10 @@ from torch import Tensor
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.encodec import EncodecCodec
 from stages.codec.quantizer import Ranks
 from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
 from stages.codec.registry import export_codec, load_codec
+from stages.codec.residual import ResidualCodec
 from stages.config.stage_configs import TrainCodecConfig
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
@@ -38,7 +38,7 @@ def run(config: TrainCodecConfig) -> dict:
         "checkpoint": result.checkpoint.as_posix(),
         "steps": result.step,
         "bits_per_second": config.codec.bits_per_second,
-        "frame_rate": config.codec.seanet.frame_rate,
+        "frame_rate": config.codec.autoencoder.frame_rate,
         **{f"validation_{name}": round(result.measures[name], 5) for name in ("l1", "mel", "si_sdr")
            if name in result.measures},
     }  # fmt: skip
@@ -49,7 +49,7 @@ def plan(config: TrainCodecConfig) -> dict:
     manifest, crops, held_out = _open(config)
     check_output(STAGE, config, {"data": manifest.fingerprint})
     with torch.device("meta"):
-        codec = EncodecCodec(config.codec)
+        codec = ResidualCodec(config.codec)
     return {
         "data": config.data,
         "train_utterances": len(crops),
@@ -57,7 +57,7 @@ def plan(config: TrainCodecConfig) -> dict:
         "too_short_utterances": crops.num_left_out,
         "parameters": sum(parameter.numel() for parameter in codec.parameters()),
         "bits_per_second": codec.bits_per_second,
-        "frame_rate": config.codec.seanet.frame_rate,
+        "frame_rate": config.codec.autoencoder.frame_rate,
         "steps": config.training.steps,
         "writes": [config.out, (Path(config.out) / f"{config.codec.arch}.pt").as_posix()],
     }
@@ -68,12 +68,15 @@ def _open(config: TrainCodecConfig) -> tuple[Manifest, WaveformCrops, WaveformCr
         raise UsageError("expected a manifest folder after --data, got none", "make one with: halle curate")
     if config.codec.mrvq is not None:
         raise UsageError("`codec.mrvq` is set, but this stage trains a plain codec", "train it, then run halle mreq")
-    seanet, training = config.codec.seanet, config.training
+    autoencoder, training = config.codec.autoencoder, config.training
     least = max(config.discriminator.fft_sizes)
-    samples = crop_length(config.crop_seconds, seanet.sample_rate, seanet.hop_length, least)
+    samples = crop_length(config.crop_seconds, autoencoder.sample_rate, autoencoder.hop_length, least)
+    if config.quantizer_start_step >= training.steps:
+        raise UsageError(f"the codebooks never start: expected fewer than {training.steps} steps without them, "
+                         f"got `{config.quantizer_start_step}`", "lower quantizer_start_step, or raise --steps")
     own_items(training.batch_size, training.accumulation, 0, 0, 1)
     manifest = read_manifest(config.data)
-    crops = training_and_validation_crops(manifest, seanet.sample_rate, samples, config.seed, config.max_bad)
+    crops = training_and_validation_crops(manifest, autoencoder.sample_rate, samples, config.seed, config.max_bad)
     return manifest, *crops
 
 
@@ -85,12 +88,42 @@ class CodecTask:
                  parents: dict[str, str], process: Run):  # fmt: skip
         torch.manual_seed(config.seed)
         self.config, self.crops, self.held_out, self.parents = config, crops, held_out, parents
-        self.codec = EncodecCodec(config.codec)
+        self.codec = ResidualCodec(config.codec)
         recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
+        self.started = False  # asks the device only once whether the codebooks are there
+
+    def prepare(self, run: Run) -> None:
+        """Nothing: the codebooks start when `quantizer_start_step` is over."""
+
+    def batch(self, step: int, micro: int, run: Run) -> Tensor:
+        training = self.config.training
+        items = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
+        return self.crops.batch(step, items).to(run.device)
+
+    def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
+        ranks = _ranks(run)
+        quantized = run.step > self.config.quantizer_start_step
+        if quantized and not self.started and not self.codec.quantizer.initialised:
+            self.start_codebooks(run)
+        self.started = quantized
+        with run.autocast():
+            latents = self.codec.encode_latents(batch)
+            output = self.codec.quantizer(latents, ranks) if quantized else None
+            estimate = self.codec.decode_latents(output.quantized if quantized else latents)
+        losses = self.objective(estimate.float(), batch, ranks, run.step)
+        logged, total = dict(losses.values), losses.balanced
+        if quantized:
+            logged["commitment"] = output.commitment.mean()
+            total = total + self.config.losses.commitment * logged["commitment"]
+        if losses.discriminator is not None:
+            logged["discriminator"] = losses.discriminator
+            run.backward(losses.discriminator)
+        run.backward(total)
+        return logged
 
     @torch.no_grad()
-    def prepare(self, run: Run) -> None:
+    def start_codebooks(self, run: Run) -> None:
         """Start the codebooks from k-means on enough crops; every process gathers the same ones."""
         quantizer = self.config.codec.quantizer
         wanted = quantizer.kmeans_vectors_per_code * quantizer.codebook_size
@@ -101,26 +134,10 @@ class CodecTask:
         self.codec.quantizer.initialise(vectors, self.config.seed, _ranks(run))
         log.info("%d codebooks start from k-means on %d vectors", self.codec.num_codebooks, len(vectors))
 
-    def batch(self, step: int, micro: int, run: Run) -> Tensor:
-        training = self.config.training
-        items = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
-        return self.crops.batch(step, items).to(run.device)
-
-    def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
-        ranks = _ranks(run)
-        with run.autocast():
-            output = self.codec.quantizer(self.codec.encode_latents(batch), ranks)
-            estimate = self.codec.decode_latents(output.quantized)
-        adversarial = run.step > self.config.discriminator.warmup_steps
-        losses = self.objective(estimate.float(), batch, ranks, adversarial)
-        commitment = output.commitment.mean()
-        run.backward(losses.discriminator)
-        run.backward(losses.balanced + self.config.losses.commitment * commitment)
-        return {**losses.values, "commitment": commitment, "discriminator": losses.discriminator}
-
     def validate(self, run: Run) -> dict[str, float]:
         waveforms = self.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
-        return measure_reconstruction(self.codec, waveforms, self.objective.mel)
+        quantized = run.step > self.config.quantizer_start_step
+        return measure_reconstruction(self.codec, waveforms, self.objective.mel, quantized)
 
     def identity(self) -> tuple[str, dict, dict]:
         return "codec", self.codec.export_config(), self.parents

@@ -13,9 +13,9 @@ from stages import tokenize_corpus
 from stages.artifacts.manifest import write_manifest
 from stages.artifacts.token_store import TokenStore, open_store
 from stages.codec.base import Codec
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.registry import export_codec, load_codec
+from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, MRVQConfig, QuantizerConfig, SEANetConfig
 from stages.config.stage_configs import TokenizeConfig
 from stages.data.encoding import encode_batch
@@ -34,7 +34,7 @@ def codec_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = CodecConfig(seanet=SEANetConfig(base_filters=2, latent_dim=8, lstm_layers=1),
                          quantizer=QuantizerConfig(codebook_size=16, kmeans_iterations=3))
     noise = torch.randn(4, 1, 24_000) * torch.linspace(0.01, 0.5, 24_000)
-    teacher = EncodecCodec(config).eval()
+    teacher = ResidualCodec(config).eval()
     with torch.no_grad():
         latents = teacher.encode_latents(noise)
         teacher.quantizer.initialise(latents.transpose(1, 2).reshape(-1, 8))
@@ -260,7 +260,7 @@ def test_a_plain_codec_gives_one_stream(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = CodecConfig(seanet=SEANetConfig(base_filters=2, latent_dim=8, lstm_layers=1),
                          quantizer=QuantizerConfig(codebook_size=16))
-    export_codec(EncodecCodec(config).eval(), tmp_path / "encodec.pt")
+    export_codec(ResidualCodec(config).eval(), tmp_path / "encodec.pt")
     tokenize_corpus.run(settings(tmp_path / "encodec.pt", corpus, tmp_path / "store"))
     store = open_store(tmp_path / "store")
     assert [(stream.name, stream.num_codebooks) for stream in store.streams] == [("rvq", 8)]

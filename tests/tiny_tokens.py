@@ -10,9 +10,9 @@ import torch
 
 from stages.artifacts.token_store import TEXT_TOKENIZER_FILE, StreamInfo, TokenStoreWriter, TokenUtterance
 from stages.codec.base import Codec
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.registry import codec_fingerprint, export_codec
+from stages.codec.residual import ResidualCodec
 from stages.config.models import BlockConfig, CodecConfig, MRVQConfig, QuantizerConfig, SEANetConfig
 from stages.text.tokenizer import TextTokenizer
 
@@ -28,7 +28,7 @@ def tiny_codec(system: str, seed: int = 0) -> Codec:
         quantizer=QuantizerConfig(codebook_size=16, kmeans_iterations=3),
         num_codebooks=3,
     )
-    teacher = EncodecCodec(config)
+    teacher = ResidualCodec(config)
     teacher.quantizer.initialise(torch.randn(400, 8))
     if system == "valle":
         return teacher.eval()

@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from stages.errors import UsageError
+
 Role = Literal["transmitted", "target", "input"]
 Streams = dict[str, Tensor]  # name -> codes [batch, codebooks, frames]
 
@@ -161,3 +163,12 @@ def pad_to_multiple(waveform: Tensor, multiple: int) -> Tensor:
     """Zero-pad [..., samples] at the end to a multiple of `multiple` samples."""
     missing = -waveform.shape[-1] % multiple
     return torch.nn.functional.pad(waveform, (0, missing))
+
+
+def check_waveform(waveform: Tensor) -> None:
+    """Refuse what is not [batch, 1, samples] with at least one sample."""
+    if waveform.dim() != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
+        raise UsageError(
+            f"expected a waveform [batch, 1, samples] of at least one sample, got `{list(waveform.shape)}`",
+            hint="give mono audio that is not empty",
+        )

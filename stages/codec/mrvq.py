@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from stages.codec.base import Codec, Streams, StreamSpec, Teacher, pad_to_multiple
-from stages.codec.encodec import SEANetAutoencoder, check_waveform
+from stages.codec.base import Codec, Streams, StreamSpec, Teacher, check_waveform, pad_to_multiple
 from stages.codec.hierarchy import MultiResolutionHierarchy
 from stages.codec.quantizer import Ranks, ResidualQuantizer, exact
+from stages.codec.residual import AUTOENCODERS, build_autoencoder
 from stages.config.models import BlockConfig, CodecConfig, MRVQConfig, QuantizerConfig
 from stages.errors import UsageError
 
@@ -42,7 +42,7 @@ class BiLSTM(nn.Module):
         if dim % 2:
             raise UsageError(
                 f"a bi-directional LSTM needs an even width: expected an even latent_dim, got `{dim}`",
-                hint="set `codec.seanet.latent_dim` to an even number",
+                hint="set the `latent_dim` of the codec to an even number",
             )
         self.lstm = nn.LSTM(dim, dim // 2, num_layers, batch_first=True, bidirectional=True)
 
@@ -309,7 +309,7 @@ def stream_specs(config: MRVQConfig, codebook_size: int, latent_rate: float, hop
 class MultiResolutionCodec(Codec):
     """An autoencoder around an MRVQ: `quant1` runs at 8 Hz for Table 1.
 
-    `autoencoder` is anything with a `Teacher`'s latents functions; without one, SEANet of the config.
+    `autoencoder` is anything with a `Teacher`'s latents functions; without one, that of the config.
     """
 
     def __init__(self, config: CodecConfig, autoencoder: nn.Module | None = None):
@@ -317,7 +317,7 @@ class MultiResolutionCodec(Codec):
         if config.mrvq is None:
             raise ValueError("a multi-resolution codec needs `mrvq` in its config")
         self.config = config
-        self.autoencoder = SEANetAutoencoder(config.seanet) if autoencoder is None else autoencoder
+        self.autoencoder = build_autoencoder(config) if autoencoder is None else autoencoder
         self.sample_rate = self.autoencoder.sample_rate
         self.hop_length = self.autoencoder.hop_length
         self.latent_dim = self.autoencoder.latent_dim
@@ -375,9 +375,9 @@ class MultiResolutionCodec(Codec):
         return self.decode_latents(self.mrvq.decode(streams))[..., :num_samples]
 
     def export_config(self) -> dict:
-        if not isinstance(self.autoencoder, SEANetAutoencoder):
+        if not isinstance(self.autoencoder, AUTOENCODERS):
             raise UsageError(
                 f"a codec around `{type(self.autoencoder).__name__}` cannot be described in a file",
                 hint="give `halle mreq --teacher` a codec made by `halle train-codec`",
             )
-        return self.config.model_dump(mode="json")
+        return self.config.described()

@@ -10,7 +10,7 @@ from torch.optim import Adam, Optimizer
 
 from stages.codec.adversary import Adversary
 from stages.codec.balancer import Balancer
-from stages.codec.base import Codec
+from stages.codec.base import Codec, pad_to_multiple
 from stages.codec.losses import (
     MultiScaleMelLoss,
     feature_matching_loss,
@@ -27,35 +27,37 @@ CROPS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class ReconstructionLosses:
-    """`values` are unweighted, by name. `balanced` is what the codec back-propagates, `discriminator` the adversary."""
+    """`values` are unweighted, by name. `balanced` is what the codec back-propagates, `discriminator` the adversary,
+    None while there is no adversary."""
 
     values: dict[str, Tensor]
     balanced: Tensor
-    discriminator: Tensor
+    discriminator: Tensor | None
 
 
 class ReconstructionObjective:
     """L1, mel, adversarial and feature losses of a decoded waveform, balanced at the waveform (section 4.2, L_NAC)."""
 
-    def __init__(self, mel: MultiScaleMelLoss, adversary: Adversary, balancer: Balancer):
-        self.mel, self.adversary, self.balancer = mel, adversary, balancer
+    def __init__(self, mel: MultiScaleMelLoss, adversary: Adversary, balancer: Balancer, plan: DiscriminatorConfig):
+        self.mel, self.adversary, self.balancer, self.plan = mel, adversary, balancer, plan
 
-    def __call__(
-        self, estimate: Tensor, target: Tensor, ranks: Ranks, adversarial: bool = True
-    ) -> ReconstructionLosses:
-        """Return the losses of waveforms [batch, 1, samples]; `adversarial` lets the adversary reach the codec.
+    def __call__(self, estimate: Tensor, target: Tensor, ranks: Ranks, step: int) -> ReconstructionLosses:
+        """Return the losses of waveforms [batch, 1, samples] at a step.
 
         Both sides see the same adversary: it and the codec step together, so it judges each waveform once.
         Back-propagating `discriminator` does not reach the codec, nor `balanced` the adversary.
         """
         heard = estimate.detach().requires_grad_()
-        real, fake = self.adversary(target), self.adversary(heard)
         values = {"l1": waveform_l1(heard, target), "mel": self.mel(heard, target)}
-        if adversarial:
-            values["adversarial"] = hinge_generator_loss(fake.logits)
-            values["feature"] = feature_matching_loss(real.maps, fake.maps)
+        discriminator = None
+        if self.plan.judges(step):
+            real, fake = self.adversary(target), self.adversary(heard)
+            discriminator = hinge_discriminator_loss(real.logits, fake.logits)
+            if self.plan.teaches(step):
+                values["adversarial"] = hinge_generator_loss(fake.logits)
+                values["feature"] = feature_matching_loss(real.maps, fake.maps)
         balanced = (estimate * self.balancer(values, heard, ranks)).sum()
-        return ReconstructionLosses(values, balanced, hinge_discriminator_loss(real.logits, fake.logits))
+        return ReconstructionLosses(values, balanced, discriminator)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def adversarial_recipe(codec: Codec, losses: CodecLossWeights, discriminator: Di
     mel = MultiScaleMelLoss(codec.sample_rate).to(device)
     trained = {"model": codec, "discriminator": adversary}
     return Recipe(
-        objective=ReconstructionObjective(mel, adversary, balancer),
+        objective=ReconstructionObjective(mel, adversary, balancer, discriminator),
         networks={**trained, "balancer": balancer},
         optimizers={name: Adam(network.parameters(), lr=training.learning_rate, betas=training.betas)
                     for name, network in trained.items()},
@@ -83,25 +85,33 @@ def adversarial_recipe(codec: Codec, losses: CodecLossWeights, discriminator: Di
 
 
 @torch.no_grad()
-def measure_reconstruction(codec: Codec, waveforms: Tensor, mel: MultiScaleMelLoss) -> dict[str, float]:
+def measure_reconstruction(codec: Codec, waveforms: Tensor, mel: MultiScaleMelLoss,
+                           quantized: bool = True) -> dict[str, float]:
     """Encode and decode waveforms [items, 1, samples] and return distances, SI-SDR (dB) and every codebook's use.
+
+    With `quantized` false the latents go to the decoder as they are, and no codebook is measured.
 
     `perplexity.quant1.1` is that of the first codebook of stream `quant1`, between 1 and the codebook size.
     """
     sums = dict.fromkeys(("l1", "mel", "si_sdr"), 0.0)
     histograms = {spec.name: torch.zeros(()) for spec in codec.streams}
     for part in waveforms.split(CROPS_AT_ONCE):
-        streams = codec.encode(part)
-        estimate = codec.decode(streams, part.shape[-1])
+        streams = codec.encode(part) if quantized else {}
+        estimate = codec.decode(streams, part.shape[-1]) if quantized else _through_latents(codec, part)
         sums["l1"] += float(waveform_l1(estimate, part)) * len(part)
         sums["mel"] += float(mel(estimate, part)) * len(part)
         sums["si_sdr"] += float(si_sdr(estimate, part).sum())
-        for spec in codec.streams:
+        for spec in codec.streams if quantized else ():
             histograms[spec.name] = histograms[spec.name] + code_histogram(streams[spec.name], spec.codebook_size).cpu()
     measures = {name: total / len(waveforms) for name, total in sums.items()}
-    for name, histogram in histograms.items():
+    for name, histogram in histograms.items() if quantized else ():
         found = usage(histogram)
         for index in range(len(histogram)):
             measures[f"usage.{name}.{index + 1}"] = float(found.share[index])
             measures[f"perplexity.{name}.{index + 1}"] = float(found.perplexity[index])
     return measures
+
+
+def _through_latents(codec: Codec, waveforms: Tensor) -> Tensor:
+    latents = codec.encode_latents(pad_to_multiple(waveforms, codec.hop_length))
+    return codec.decode_latents(latents)[..., : waveforms.shape[-1]]

@@ -13,8 +13,8 @@ from torch import Tensor
 from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, load_checkpoint, model_fingerprint
 from stages.artifacts.storage import FORMAT_VERSION, atomic_path
 from stages.codec.base import Codec
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig
 from stages.errors import StorageError, UsageError
 
@@ -29,7 +29,7 @@ def build_codec(architecture: dict) -> Codec:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors())
         raise UsageError(f"this codec's architecture is not known here: {problems}", "upgrade halle") from error
-    return EncodecCodec(config) if config.mrvq is None else MultiResolutionCodec(config)
+    return ResidualCodec(config) if config.mrvq is None else MultiResolutionCodec(config)
 
 
 def load_codec(path: str | Path) -> Codec:
@@ -55,10 +55,10 @@ def load_codec(path: str | Path) -> Codec:
     return codec.eval()
 
 
-def load_teacher(path: str | Path) -> EncodecCodec:
+def load_teacher(path: str | Path) -> ResidualCodec:
     """Load a plain residual-VQ codec, frozen, to teach a multi-resolution one."""
     codec = load_codec(path)
-    if not isinstance(codec, EncodecCodec):
+    if not isinstance(codec, ResidualCodec):
         raise UsageError(f"expected a plain codec as the teacher, got `{path}`, which `halle mreq` already made "
                          "multi-resolution", "give the codec that `halle train-codec` made")
     return codec.requires_grad_(False)

@@ -54,6 +54,37 @@ class SEANetConfig(Settings):
         return float(Fraction(self.sample_rate, self.hop_length))
 
 
+class SpectralConfig(Settings):
+    """Light autoencoder between short-time spectra and latents; all values are ours.
+
+    It trains and runs on a CPU: every layer works at the latent rate. The hop is the paper's, 48 Hz at 24 kHz.
+    """
+
+    sample_rate: int = Field(24_000, gt=0)
+    hop_length: int = Field(500, gt=0)
+    window_length: int = Field(2000, gt=0, description="samples of the Hann window; a multiple of the hop")
+    latent_dim: int = Field(128, gt=0)
+    channels: int = Field(256, gt=0)
+    ffn_dim: int = Field(768, gt=0, description="inner width of a ConvNeXt block")
+    kernel_size: int = Field(7, ge=1, description="odd; frames that a block sees")
+    encoder_blocks: int = Field(5, ge=1)
+    decoder_blocks: int = Field(8, ge=1)
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> SpectralConfig:
+        if self.window_length % self.hop_length or self.window_length < 2 * self.hop_length:
+            raise ValueError(f"window_length should be a multiple of hop_length, at least twice it; "
+                             f"got {self.window_length} and {self.hop_length}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size should be odd, got {self.kernel_size}")
+        return self
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return float(Fraction(self.sample_rate, self.hop_length))
+
+
 class QuantizerConfig(Settings):
     """Vector quantization by exponential moving averages, shared by every codebook of a codec."""
 
@@ -144,15 +175,26 @@ class MRVQConfig(Settings):
 class CodecConfig(Settings):
     """A residual-VQ codec (`mrvq` is None) or its multi-resolution successor."""
 
-    arch: Literal["encodec"] = "encodec"
-    seanet: SEANetConfig = SEANetConfig()
+    arch: Literal["encodec", "spectral"] = "encodec"
+    seanet: SEANetConfig = SEANetConfig()  # of encodec
+    spectral: SpectralConfig = SpectralConfig()  # of spectral
     quantizer: QuantizerConfig = QuantizerConfig()
     num_codebooks: int = Field(8, ge=1)  # section 4.2: teacher codebooks 1..8
     mrvq: MRVQConfig | None = None
 
     @property
+    def autoencoder(self) -> SEANetConfig | SpectralConfig:
+        """What `arch` puts around the quantizer; the other sections are not used."""
+        return self.spectral if self.arch == "spectral" else self.seanet
+
+    def described(self) -> dict:
+        """Return the JSON-ready architecture, without the sections that `arch` does not use."""
+        unused = {"seanet"} if self.arch == "spectral" else {"spectral"}
+        return self.model_dump(mode="json", exclude=unused)
+
+    @property
     def bits_per_second(self) -> float:
-        rate, size = self.seanet.frame_rate, self.quantizer.codebook_size
+        rate, size = self.autoencoder.frame_rate, self.quantizer.codebook_size
         if self.mrvq is not None:
             return self.mrvq.bits_per_second(rate, size)
         return self.num_codebooks * rate * (size - 1).bit_length()

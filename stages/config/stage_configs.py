@@ -126,7 +126,16 @@ class DiscriminatorConfig(Settings):
 
     filters: int = Field(32, ge=1)
     fft_sizes: tuple[int, ...] = (1024, 2048, 512, 256, 128)
-    warmup_steps: int = Field(0, ge=0, description="steps before the adversarial losses reach the codec")
+    start_step: int = Field(0, ge=0, description="steps of the codec before there is a discriminator")
+    warmup_steps: int = Field(0, ge=0, description="its steps before the adversarial losses reach the codec")
+
+    def judges(self, step: int) -> bool:
+        """Tell whether the discriminator takes part in a step."""
+        return step > self.start_step
+
+    def teaches(self, step: int) -> bool:
+        """Tell whether its losses reach the codec."""
+        return step > self.start_step + self.warmup_steps
 
 
 class CodecTrainingConfig(TrainingConfig):
@@ -144,6 +153,7 @@ class TrainCodecConfig(RunConfig):
 
     data: str = running("")
     codec: CodecConfig = CodecConfig()
+    quantizer_start_step: int = Field(0, ge=0, description="steps as a plain autoencoder before there are codebooks")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
     losses: CodecLossWeights = CodecLossWeights()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

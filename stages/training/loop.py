@@ -216,7 +216,7 @@ class _Trainer:
 
     def _average_and_clip(self, optimizer: Optimizer) -> Tensor:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if self.run.world_size > 1:
+        if self.run.world_size > 1 and any(parameter.grad is not None for parameter in parameters):
             _average_over_ranks(parameters, self.run)
         norm = gradient_norm(parameters)
         limit = self.settings.clip_norm

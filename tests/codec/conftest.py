@@ -5,8 +5,8 @@ import torch
 from tiny_codecs import make_student, synthetic_speech, tiny_teacher
 from torch import Tensor
 
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.residual import ResidualCodec
 from stages.config.models import MRVQConfig
 
 
@@ -21,10 +21,10 @@ def waveform() -> Tensor:
 
 
 @pytest.fixture
-def teacher() -> EncodecCodec:
+def teacher() -> ResidualCodec:
     return tiny_teacher()
 
 
 @pytest.fixture
-def student(teacher: EncodecCodec) -> MultiResolutionCodec:
+def student(teacher: ResidualCodec) -> MultiResolutionCodec:
     return make_student(teacher, MRVQConfig())

@@ -4,14 +4,15 @@ import pytest
 import torch
 from tiny_codecs import synthetic_speech, tiny_config
 
-from stages.codec.encodec import EncodecCodec, SEANetAutoencoder
+from stages.codec.encodec import SEANetAutoencoder
+from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, SEANetConfig
 from stages.errors import UsageError
 
 
 def test_the_papers_codec_has_exactly_48_hz_and_3840_bits_a_second() -> None:
     with torch.device("meta"):
-        codec = EncodecCodec(CodecConfig())
+        codec = ResidualCodec(CodecConfig())
     (stream,) = codec.streams
     assert (codec.hop_length, codec.alignment, stream.frame_rate, codec.bits_per_second) == (500, 500, 48.0, 3840)
     assert 7.8e6 < sum(p.numel() for p in codec.autoencoder.encoder.parameters()) < 8.0e6
@@ -19,7 +20,7 @@ def test_the_papers_codec_has_exactly_48_hz_and_3840_bits_a_second() -> None:
 
 @pytest.mark.parametrize("samples, frames", [(500, 1), (501, 2), (24_000, 48), (24_499, 49), (1, 1)])
 def test_every_hop_of_samples_is_one_frame(samples: int, frames: int) -> None:
-    codec = EncodecCodec(tiny_config()).eval()
+    codec = ResidualCodec(tiny_config()).eval()
     streams = codec.encode(synthetic_speech(1, samples))
     assert streams["rvq"].shape == (1, 8, frames)
     assert codec.decode(streams).shape == (1, 1, frames * 500)
@@ -27,7 +28,7 @@ def test_every_hop_of_samples_is_one_frame(samples: int, frames: int) -> None:
 
 
 def test_latents_are_causal() -> None:
-    codec = EncodecCodec(tiny_config()).eval()
+    codec = ResidualCodec(tiny_config()).eval()
     wave = synthetic_speech(1, 5000)
     changed = wave.clone()
     changed[..., 3000:] = 0
@@ -37,7 +38,7 @@ def test_latents_are_causal() -> None:
     assert not torch.equal(before, after)
 
 
-def test_a_batch_has_the_codes_of_its_items(teacher: EncodecCodec) -> None:
+def test_a_batch_has_the_codes_of_its_items(teacher: ResidualCodec) -> None:
     wave = synthetic_speech(4, 12_000, seed=9)
     single = torch.cat([teacher.encode(item.unsqueeze(0))["rvq"] for item in wave])
     assert (teacher.encode(wave)["rvq"] == single).double().mean() >= 0.999
@@ -46,7 +47,7 @@ def test_a_batch_has_the_codes_of_its_items(teacher: EncodecCodec) -> None:
     assert torch.equal(exact.encode(wave.double())["rvq"], single)
 
 
-def test_quantize_gives_the_sums_after_each_codebook(teacher: EncodecCodec, waveform) -> None:
+def test_quantize_gives_the_sums_after_each_codebook(teacher: ResidualCodec, waveform) -> None:
     with torch.no_grad():
         latents = teacher.encode_latents(waveform)
     found = teacher.quantize(latents)
@@ -60,7 +61,7 @@ def test_quantize_gives_the_sums_after_each_codebook(teacher: EncodecCodec, wave
 
 def test_other_ratios_give_other_rates() -> None:
     seanet = SEANetConfig(base_filters=2, latent_dim=8, ratios=(5, 4), sample_rate=8000)
-    codec = EncodecCodec(tiny_config(seanet=seanet))
+    codec = ResidualCodec(tiny_config(seanet=seanet))
     assert codec.streams[0].frame_rate == 400.0
     assert codec.encode(synthetic_speech(1, 100))["rvq"].shape[-1] == 5
 
@@ -68,10 +69,10 @@ def test_other_ratios_give_other_rates() -> None:
 @pytest.mark.parametrize("shape", [(24_000,), (1, 2, 24_000), (1, 1, 0)])
 def test_a_waveform_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="expected a waveform"):
-        EncodecCodec(tiny_config()).encode(torch.zeros(shape))
+        ResidualCodec(tiny_config()).encode(torch.zeros(shape))
 
 
-def test_a_used_codec_can_be_copied(teacher: EncodecCodec, waveform) -> None:
+def test_a_used_codec_can_be_copied(teacher: ResidualCodec, waveform) -> None:
     import copy
 
     teacher.decode_latents(teacher.encode_latents(waveform))  # with gradients on: upstream's weight norm breaks here

@@ -5,8 +5,8 @@ import torch
 from test_mrvq import VARIANTS
 from tiny_codecs import make_student, synthetic_speech
 
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.residual import ResidualCodec
 
 
 def true_streams(codec, batch: int = 2, seed: int = 21):
@@ -28,7 +28,7 @@ def refine(hierarchy, state, streams):
 
 
 @pytest.mark.parametrize("name", ["1223", "8/48", "8/16/48", "4 Hz"])
-def test_refining_with_true_codes_gives_exactly_the_training_features(name: str, teacher: EncodecCodec) -> None:
+def test_refining_with_true_codes_gives_exactly_the_training_features(name: str, teacher: ResidualCodec) -> None:
     codec = make_student(teacher, VARIANTS[name][0])
     wave, streams = true_streams(codec)
     hierarchy = codec.hierarchy
@@ -42,7 +42,7 @@ def test_refining_with_true_codes_gives_exactly_the_training_features(name: str,
         assert torch.equal(states[-1].feature, codec.mrvq(codec.encode_latents(wave)).quantized)
 
 
-def test_a_plain_codec_refines_to_its_own_embeddings(teacher: EncodecCodec) -> None:
+def test_a_plain_codec_refines_to_its_own_embeddings(teacher: ResidualCodec) -> None:
     wave, streams = true_streams(teacher)
     hierarchy = teacher.hierarchy
     assert (hierarchy.num_levels, hierarchy.lowest.num_codebooks) == (7, 1)
@@ -64,7 +64,7 @@ def test_levels_are_the_pre_codebooks_of_blocks_two_to_k(student: MultiResolutio
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_the_prompts_codes_stay_as_they_are(plain: bool, teacher: EncodecCodec, student: MultiResolutionCodec) -> None:
+def test_the_prompts_codes_stay_as_they_are(plain: bool, teacher: ResidualCodec, student: MultiResolutionCodec) -> None:
     codec = teacher if plain else student
     prompt = codec.encode(synthetic_speech(2, 6000, seed=5))
     _, streams = true_streams(codec)

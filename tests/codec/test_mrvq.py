@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_codecs import make_student, synthetic_speech, tiny_config
 
-from stages.codec.encodec import EncodecCodec
 from stages.codec.losses import hsr_loss
 from stages.codec.mrvq import MultiResolutionCodec, SubDecoder, SubEncoder
+from stages.codec.residual import ResidualCodec
 from stages.config.models import BlockConfig, CodecConfig, MRVQConfig
 from stages.errors import UsageError
 
@@ -51,7 +51,7 @@ def test_table_1_has_its_frame_rates_and_alignment() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_each_variant_round_trips_its_shapes(name: str, teacher: EncodecCodec) -> None:
+def test_each_variant_round_trips_its_shapes(name: str, teacher: ResidualCodec) -> None:
     config = VARIANTS[name][0]
     codec = MultiResolutionCodec.from_teacher(teacher, config).eval()
     samples = codec.alignment + 7
@@ -71,7 +71,7 @@ def test_sub_modules_divide_and_multiply_the_frames_exactly(stride: int) -> None
         assert decoder(short).shape == (1, 8, frames * stride)
 
 
-def test_the_student_starts_as_a_copy_of_the_teacher(teacher: EncodecCodec, waveform) -> None:
+def test_the_student_starts_as_a_copy_of_the_teacher(teacher: ResidualCodec, waveform) -> None:
     student = MultiResolutionCodec.from_teacher(teacher, MRVQConfig()).eval()
     latents = teacher.encode_latents(waveform)
     assert torch.equal(student.encode_latents(waveform), latents)
@@ -162,7 +162,7 @@ def test_a_batch_has_the_codes_of_its_items(student: MultiResolutionCodec) -> No
     assert all(torch.equal(codes, torch.cat([one[name] for one in single])) for name, codes in together.items())
 
 
-def test_a_foreign_teacher_needs_only_its_latents_functions(teacher: EncodecCodec, waveform) -> None:
+def test_a_foreign_teacher_needs_only_its_latents_functions(teacher: ResidualCodec, waveform) -> None:
     class Foreign(torch.nn.Module):
         sample_rate, hop_length, latent_dim, num_codebooks, codebook_size = 24_000, 500, 16, 8, 16
 
@@ -186,7 +186,7 @@ def test_a_foreign_teacher_needs_only_its_latents_functions(teacher: EncodecCode
 
 
 def test_a_teacher_with_too_few_codebooks_is_refused() -> None:
-    teacher = EncodecCodec(tiny_config(num_codebooks=6))
+    teacher = ResidualCodec(tiny_config(num_codebooks=6))
     with pytest.raises(UsageError, match="a teacher of 8 codebooks, got one of `6`"):
         MultiResolutionCodec.from_teacher(teacher, MRVQConfig())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.codec.encodec import EncodecCodec
 from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, MRVQConfig, QuantizerConfig, SEANetConfig
 
 
@@ -28,16 +28,16 @@ def tiny_config(**changes) -> CodecConfig:
     return CodecConfig(**{**fields, **changes})
 
 
-def tiny_teacher() -> EncodecCodec:
+def tiny_teacher() -> ResidualCodec:
     torch.manual_seed(0)
-    codec = EncodecCodec(tiny_config())
+    codec = ResidualCodec(tiny_config())
     with torch.no_grad():
         latents = codec.encode_latents(synthetic_speech(4, 48_000, seed=1))
     codec.quantizer.initialise(latents.transpose(1, 2).reshape(-1, latents.shape[1]))
     return codec.eval()
 
 
-def make_student(teacher: EncodecCodec, mrvq: MRVQConfig) -> MultiResolutionCodec:
+def make_student(teacher: ResidualCodec, mrvq: MRVQConfig) -> MultiResolutionCodec:
     torch.manual_seed(1)
     codec = MultiResolutionCodec.from_teacher(teacher, mrvq)
     with torch.no_grad():
