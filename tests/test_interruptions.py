@@ -1,6 +1,7 @@
 """Every trainer, killed or asked to stop at a step, ends with the bytes of an uninterrupted run."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ from tiny_chain import tiny_config
 
 from stages import mreq, train_ar, train_codec, train_nar
 from stages.artifacts.checkpoint import list_checkpoints
+from stages.artifacts.storage import read_json, read_jsonl, sha256_file, verify_checksums
 from stages.errors import InterruptedRunError
 from stages.training import loop
 
@@ -42,6 +44,18 @@ def final_state(out) -> dict[str, bytes]:
     step, folder = list_checkpoints(out)[-1]
     files = ("model.safetensors", "trainer_state/state.safetensors")
     return {"step": step, **{name: (folder / name).read_bytes() for name in files}}
+
+
+def assert_whole_report(out, plays):
+    """Every step is in the page's history, what it plays is there, and the checksums are of the last page written."""
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "10 of 10 (100 %)" in page
+    steps = [row["step"] for row in read_jsonl(out / "metrics.jsonl") if "learning_rate" in row]
+    assert steps == list(range(1, 11))
+    played = re.findall(r'<audio [^>]*src="([^"]*)"', page)
+    assert bool(played) == plays and all((out / path).is_file() for path in played)
+    listed = read_json(out / "checksums.json")["files"]
+    assert listed["report.html"]["sha256"] == sha256_file(out / "report.html")
 
 
 @pytest.fixture(scope="module", params=TRAINERS)
@@ -79,4 +93,5 @@ def test_killed_at_step_8_then_continued_from_step_6(whole, chain, tmp_path, mon
     assert list_checkpoints(tmp_path / "run")[-1][0] == 6
     TRAINERS[name].run(config)
     assert final_state(tmp_path / "run") == expected
-    assert (tmp_path / "run" / "checksums.json").exists()
+    verify_checksums(tmp_path / "run")
+    assert_whole_report(tmp_path / "run", plays=name in ("train-codec", "mreq"))

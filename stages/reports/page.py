@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page. Every text is escaped here; only this file writes tags."""
+"""Pieces of a self-contained HTML page. Every text is escaped here; only this file and `curves` write tags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; } td.number { font-variant-numeric: tabular-nums; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; } table.narrow td.number { white-space: nowrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: .8rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.2rem; }
@@ -29,7 +29,12 @@ article { border-top: 1px solid var(--line); padding: .9rem 0; }
 article h3 { font-size: 1rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 .players { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; margin: .5rem 0; }
 .players label { display: block; font-size: .85rem; color: var(--soft); } audio { width: 17rem; height: 34px; }
-.bad { color: #a3291c; }
+.bad { color: #a3291c; } ul.bad { margin: .4rem 0; padding-left: 1.2rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.4rem 1.6rem; }
+.charts svg { width: 100%; height: auto; } .charts + .scroll { margin-top: 1.2rem; }
+.sounds { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .8rem 1rem; }
+.sounds img { height: 8rem; border: 1px solid var(--line); } .sounds audio { width: 100%; }
+details { margin-top: 2.2rem; } summary { font-weight: 600; cursor: pointer; }
 """
 
 
@@ -81,6 +86,30 @@ def figure(png: bytes, caption: str) -> str:
 
 def figures(parts: Sequence[str]) -> str:
     return f'<div class="figures">{"".join(parts)}</div>'
+
+
+def charts(drawn: Sequence[str]) -> str:
+    """Return charts made by `curves.chart`, side by side."""
+    return f'<div class="charts">{"".join(f"<div>{svg}</div>" for svg in drawn)}</div>'
+
+
+def notices(texts: Sequence[str]) -> str:
+    """Return a list of what deserves a look."""
+    return f'<ul class="bad">{"".join(f"<li>{escape(text)}</li>" for text in texts)}</ul>'
+
+
+def details(summary: str, parts: Sequence[str]) -> str:
+    """Return parts that are shown on a click."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
+
+
+def sounds(shown: Sequence[tuple[str, bytes, str]]) -> str:
+    """Return sounds side by side: each a caption, a PNG of its spectrogram and a path as in `players`."""
+    parts = []
+    for caption, png, path in shown:
+        audio = f'<audio controls preload="none" src="{escape(quote(path))}"></audio>'
+        parts.append(f"<div>{figure(png, caption)}{audio}</div>")
+    return f'<div class="sounds">{"".join(parts)}</div>'
 
 
 def players(sounds: dict[str, str]) -> str:

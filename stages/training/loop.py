@@ -15,14 +15,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stages.artifacts.checkpoint import list_checkpoints, load_trainer_state, newest_checkpoint, save_checkpoint
-from stages.artifacts.run_dir import MetricsLog, Output
+from stages.artifacts.checkpoint import (
+    exported_tensors,
+    list_checkpoints,
+    load_trainer_state,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from stages.artifacts.run_dir import Output
+from stages.artifacts.samples import Sample
 from stages.artifacts.storage import is_complete
 from stages.config.stage_configs import RunConfig, TrainingConfig
 from stages.errors import DivergedError, InterruptedRunError
@@ -31,7 +38,9 @@ from stages.randomness import derive_seed
 from stages.training.interrupts import stop_on_signals
 from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
 from stages.training.processes import Processes
+from stages.training.records import Records, Report, open_records
 from stages.training.state import copy_to_cpu, flatten_state, restore_state
+from stages.training.tracking import TRACKER, require_tracker
 
 log = logging.getLogger("halle.training")
 
@@ -63,6 +72,15 @@ class Task(Protocol):
 
     def identity(self) -> tuple[str, dict, dict]:
         """Return the checkpoint's kind, its JSON-ready architecture and its parents' fingerprints."""
+        ...
+
+
+@runtime_checkable
+class Audible(Protocol):
+    """A task with something to hear."""
+
+    def samples(self, run: Run) -> list[Sample]:
+        """Return a few sounds at a validation, the same ones each time; called on the main process only."""
         ...
 
 
@@ -122,38 +140,40 @@ def finished_result(output: Output, steps: int) -> TrainingResult | None:
     return TrainingResult(done[-1][0], done[-1][1], {}) if done and done[-1][0] >= steps else None
 
 
-def train(task: Task, run: Run, output: Output) -> TrainingResult:
+def train(task: Task, run: Run, output: Output, report: Report | None = None) -> TrainingResult:
     """Train `task` to the planned number of steps, continuing from the newest checkpoint in `output`.
 
     Raises `InterruptedRunError` after saving when a signal asks to stop, `DivergedError` when losses or
     gradients stay non-finite.
     """
-    return _Trainer(task, run, output).train()
+    return _Trainer(task, run, output, report).train()
 
 
 def train_once(run: Run, stage: str, config: RunConfig, parents: dict[str, str], make_task: Callable[[], Task],
-               export: Callable[[Path], object] | None = None) -> tuple[TrainingResult, Task | None]:
+               export: Callable[[Path], object] | None = None,
+               report: Report | None = None) -> tuple[TrainingResult, Task | None]:
     """Claim the output of a trainer's stage, train unless an earlier run has, and mark the folder complete.
 
     `make_task` is called only when there is something to train, else the task returned is None. `export`, given
-    the last checkpoint, writes what else the folder shall hold.
+    the last checkpoint, writes what else the folder shall hold. `report` writes the folder's page at validations.
     """
+    require_tracker(config.training.tracker)
     with run.claim(stage, config, parents) as output:
         result = finished_result(output, config.training.steps)
         if result is not None:
             return result, None
         task = make_task()
-        result = train(task, run, output)
+        result = train(task, run, output, report)
         if run.is_main:
             if export is not None:
                 export(result.checkpoint)
-            output.finish()
+            output.finish(exclude=(TRACKER,))
     return result, task
 
 
 class _Trainer:
-    def __init__(self, task: Task, run: Run, output: Output):
-        self.task, self.run, self.output = task, run, output
+    def __init__(self, task: Task, run: Run, output: Output, report: Report | None):
+        self.task, self.run, self.output, self.report = task, run, output, report
         self.settings = run.settings
         for network in task.networks.values():
             network.to(run.device)
@@ -166,24 +186,21 @@ class _Trainer:
 
     def train(self) -> TrainingResult:
         step = self._resume()
-        if self.run.is_main:
-            self.output.reopen()
-        metrics = MetricsLog(self.output.path, step) if self.run.is_main else None
-        window = _LossWindow()
         progress = Progress(self.output.path.name, self.settings.steps, start=step)
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, self._open_records(step) as records:
             if step == 0:
                 self.run.begin_step(0)
                 self.task.prepare(self.run)
                 self._restart_average()
+            window = _LossWindow()
             while step < self.settings.steps:
                 step += 1
                 window.add(self._step(step))
                 last = step == self.settings.steps
-                logged = self._log(metrics, step, window) if step % self.settings.log_every == 0 or last else {}
+                logged = self._log(records, step, window) if step % self.settings.log_every == 0 or last else {}
                 progress.advance(note=_summary(logged))
                 if step % self.settings.validate_every == 0 or last:
-                    self._validate(metrics, step)
+                    self._validate(records, step)
                 signal_number = self.run.processes.largest(stop.signal_number)  # all stop at the same step
                 if step % self.settings.save_every == 0 or last or signal_number:
                     self.run.processes.on_main(partial(self._save, step))
@@ -192,6 +209,12 @@ class _Trainer:
                                               "everything is saved", "run the same command again to go on")
         progress.close()
         return TrainingResult(step, list_checkpoints(self.output.path)[-1][1], self.measures)
+
+    def _open_records(self, step: int) -> AbstractContextManager[Records | None]:
+        if not self.run.is_main:
+            return nullcontext()
+        self.output.reopen()
+        return open_records(self.output, step, self.settings.tracker, self.report)
 
     def _step(self, step: int) -> dict[str, Tensor]:
         self.run.begin_step(step)
@@ -242,20 +265,22 @@ class _Trainer:
                                 "lower training.learning_rate; the last checkpoint is from before")
         return False
 
-    def _log(self, metrics: MetricsLog | None, step: int, window: _LossWindow) -> dict[str, float]:
+    def _log(self, records: Records | None, step: int, window: _LossWindow) -> dict[str, float]:
         values = window.mean(self.run)
-        if metrics is not None:
-            metrics.add(step, values)
+        if records is not None:
+            records.add(step, values)
         log.debug("step %d of %d: %s", step, self.settings.steps, _in_short(values))
         return values
 
-    def _validate(self, metrics: MetricsLog | None, step: int) -> None:
+    def _validate(self, records: Records | None, step: int) -> None:
         self._train_mode(False)
         with torch.no_grad(), self._averaged_weights():
             self.measures = self.task.validate(self.run)
-        if metrics is not None:
-            metrics.add(step, {f"validation.{name}": value for name, value in self.measures.items()})
+            heard = self.task.samples(self.run) if records is not None and isinstance(self.task, Audible) else []
         log.info("step %d of %d, validation: %s", step, self.settings.steps, _in_short(self.measures))
+        if records is not None:
+            records.add(step, {f"validation.{name}": value for name, value in self.measures.items()})
+            records.report(heard)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -281,7 +306,7 @@ class _Trainer:
     def _save(self, step: int) -> None:
         kind, architecture, parents = self.task.identity()
         with self._averaged_weights():
-            exported = {name: copy_to_cpu(tensor) for name, tensor in self.model.state_dict().items()}
+            exported = {name: copy_to_cpu(tensor) for name, tensor in exported_tensors(self.model).items()}
         state = flatten_state(self.task.networks, self.task.optimizers, self.average)
         folder = self.output.path / "checkpoints" / f"step-{step:08d}"
         save_checkpoint(folder, kind, architecture, exported, parents,
@@ -352,6 +377,7 @@ def _in_short(measures: dict[str, float]) -> str:
 
 
 def _summary(logged: dict[str, float]) -> str:
+    silent = ("learning_rate", "seconds_per_step", "tokens")
     shown = [f"{name} {value:.3g}" for name, value in logged.items()
-             if "." not in name and name not in ("learning_rate", "seconds_per_step") and math.isfinite(value)]
+             if "." not in name and name not in silent and math.isfinite(value)]
     return "  ".join(shown[:4])

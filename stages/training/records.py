@@ -1,0 +1,52 @@
+"""What a run tells on its way: rows of metrics.jsonl, the same to a tracker, and a page to look at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.artifacts.run_dir import MetricsLog, Output
+from stages.artifacts.samples import Sample
+from stages.errors import HalleError
+from stages.training.tracking import Tell, open_tracker
+
+log = logging.getLogger("halle.training")
+
+# Keeps a step's samples in a run folder and writes the folder's page.
+Report = Callable[[Path, int, Sequence[Sample]], None]
+
+
+class Records:
+    """The main process's side of a run that goes on after `step`."""
+
+    def __init__(self, run_dir: Path, step: int, tell: Tell, report: Report | None):
+        self._run_dir, self._step, self._tell, self._report = run_dir, step, tell, report
+        self._metrics = MetricsLog(run_dir, step)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self._step = step
+        self._metrics.add(step, values)
+        self._tell(step, values)
+
+    def report(self, samples: Sequence[Sample] = ()) -> None:
+        """Write the page as of the last step told; one that cannot be written does not end the training."""
+        if self._report is None:
+            return
+        try:
+            self._report(self._run_dir, self._step, samples)
+        except Exception as error:
+            log.warning("the report of step %d could not be written: %s", self._step, error, exc_info=True)
+
+
+@contextmanager
+def open_records(output: Output, step: int, tracker: str, report: Report | None) -> Iterator[Records]:
+    """Yield the records of a run that goes on after `step`. One that is stopped leaves a last page."""
+    with open_tracker(tracker, output.path, step) as tell:
+        records = Records(output.path, step, tell, report)
+        try:
+            yield records
+        except HalleError:
+            records.report()
+            raise
