@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from tiny_tokens import tiny_codec
 from stages import evaluate
 from stages.artifacts.storage import verify_checksums
 from stages.audio.io import read_audio, write_audio
-from stages.codec.registry import export_codec
+from stages.codec.registry import export_codec, load_codec
 from stages.config.stage_configs import EvalConfig
 from stages.errors import BadInputsError, UsageError
 from stages.metrics.scoring import Output, Sound
@@ -24,7 +26,8 @@ from stages.synthesis.pipeline import Speech
 from stages.synthesis.sources import Prompter, Source, reconstruct
 
 RATE = 8000
-SPEECH = Path(__file__).parents[1] / "examples" / "speech"
+ROOT = Path(__file__).parents[1]
+SPEECH = ROOT / "examples" / "speech"
 TEXTS = [" ".join(["alpha", "bravo", "cabin", "delta", "eagle", "fable"][i:] + ["gamma"] * i) for i in range(6)]
 
 
@@ -78,6 +81,13 @@ def read(tmp_path, name="out"):
     return json.loads((tmp_path / name / "scores.json").read_text(encoding="utf-8")), {row["id"]: row for row in rows}
 
 
+def read_one(tmp_path, name="out"):
+    """Return the scores of the only system, and what it did with each utterance by id."""
+    scores, rows = read(tmp_path, name)
+    (system,) = scores["systems"].keys() - {"recordings"}
+    return scores["systems"][system], {name: row["systems"].get(system) for name, row in rows.items()}
+
+
 @pytest.fixture
 def hypotheses(tmp_path):
     """Right but a second longer for u0..u2, another text for u3, nothing for u4 and u5, and a stranger."""
@@ -88,30 +98,35 @@ def hypotheses(tmp_path):
 
 def test_a_folder_of_audio_is_scored_and_missing_files_count_as_all_words_deleted(tmp_path, hypotheses):
     result = evaluate.run(settings(tmp_path, hypotheses=hypotheses))
-    scores, rows = read(tmp_path)
-    assert scores["counts"] == {"scored": 4, "missing": 2, "failed": 0, "refused": 0, "unfinished": 0}
+    system, rows = read_one(tmp_path)
+    scores = system["scores"]
+    assert system["counts"] == {"scored": 4, "missing": 2, "failed": 0, "unfinished": 0}
     assert [row["status"] for row in rows.values()] == ["scored"] * 4 + ["missing"] * 2
-    assert rows["u4"]["output"]["metrics"]["wer"]["value"] == 100.0 and rows["u4"]["reason"]
-    wrong = rows["u3"]["output"]["metrics"]["wer"]["value"]
-    assert wrong > 0 and scores["metrics"]["wer_mean"]["value"] == pytest.approx((wrong + 200) / 6)
-    assert (scores["metrics"]["wer"]["denominator"], scores["metrics"]["wer"]["total"]) == (6, 6)
-    assert scores["metrics"]["wer"]["label"] == "WER (tone-reader), %"
-    assert scores["metrics"]["duration_distance"]["value"] == pytest.approx(1.0)
-    assert scores["metrics"]["duration_distance"]["denominator"] == 4
-    assert scores["unknown_files"] == ["stranger.wav"]
-    assert "4 matched, 2 missing, 1 of no utterance" in result["system"]
+    assert rows["u4"]["metrics"]["wer"]["value"] == 100.0 and rows["u4"]["reason"]
+    wrong = rows["u3"]["metrics"]["wer"]["value"]
+    assert wrong > 0 and scores["wer_mean"]["value"] == pytest.approx((wrong + 200) / 6)
+    assert (scores["wer"]["denominator"], scores["wer"]["total"]) == (6, 6)
+    assert scores["duration_distance"]["value"] == pytest.approx(1.0)
+    assert scores["duration_distance"]["denominator"] == 4
+    assert system["unknown_files"] == ["stranger.wav"]
+    assert "4 matched, 2 missing, 1 of no utterance" in system["what"]
+    told = result["systems"]["hypotheses"]
+    assert told["missing"] == 2 and "WER (tone-reader), %" in told and told["duration WD, s"].endswith("[4 of 6]")
 
 
 def test_the_recordings_are_scored_too(tmp_path, hypotheses):
     evaluate.run(settings(tmp_path, hypotheses=hypotheses))
-    scores, _ = read(tmp_path)
-    assert set(scores["recordings"]) == {"wer", "wer_mean"}
-    assert scores["recordings"]["wer"]["value"] == 0.0 and scores["recordings"]["wer"]["denominator"] == 6
+    scores = read(tmp_path)[0]["systems"]
+    assert list(scores) == ["recordings", "hypotheses"]
+    assert set(scores["recordings"]["scores"]) == {"wer", "wer_mean", "utmos", "dnsmos"}
+    wer = scores["recordings"]["scores"]["wer"]
+    assert wer["value"] == 0.0 and wer["denominator"] == 6
 
 
 def test_what_is_written_is_complete_and_states_what_results_rest_on(tmp_path, hypotheses):
     evaluate.run(settings(tmp_path, hypotheses=hypotheses))
-    scores, rows = read(tmp_path)
+    scores = read(tmp_path)[0]
+    rows = read_one(tmp_path)[1]
     verify_checksums(tmp_path / "out")
     assert scores["format_version"] == 1 and scores["setting"] == "cross-sentence"
     assert scores["recogniser"] == {"name": "tone-reader", "version": "1"}
@@ -120,7 +135,7 @@ def test_what_is_written_is_complete_and_states_what_results_rest_on(tmp_path, h
         assert (row["audio"] is None) == (name in ("u4", "u5"))
         assert row["audio"] is None or len(read_audio(tmp_path / "out" / row["audio"])) == row["seconds"] * RATE
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for path in ("audio/u0.wav", "recordings/u0.wav"):
+    for path in ("audio/hypotheses/u0.wav", "recordings/u0.wav"):
         assert f'src="{path}"' in page and (tmp_path / "out" / path).is_file()
 
 
@@ -130,24 +145,24 @@ def test_an_empty_reference_is_refused_and_shown_and_in_no_denominator(tmp_path,
         evaluate.run(settings(tmp_path, hypotheses=hypotheses))
     evaluate.run(settings(tmp_path, hypotheses=hypotheses, max_bad="1"))
     scores, rows = read(tmp_path)
-    assert rows["u0"]["status"] == "refused" and "no word left" in rows["u0"]["reason"]
-    assert scores["metrics"]["wer"]["total"] == 5 and scores["counts"]["refused"] == 1
-    assert scores["left_out"]["refused: the reference text has no word left after normalisation"] == 1
+    assert "no word left" in rows["u0"]["refused"] and rows["u0"]["systems"] == {}
+    assert scores["systems"]["hypotheses"]["scores"]["wer"]["total"] == 5
+    assert scores["refused"] == {"the reference text has no word left after normalisation": 1}
 
 
 def test_a_hypothesis_that_cannot_be_read_failed_and_counts_against_the_system(tmp_path, hypotheses):
     (Path(hypotheses) / "u1.wav").write_bytes(b"this is no audio at all")
     evaluate.run(settings(tmp_path, hypotheses=hypotheses))
-    _, rows = read(tmp_path)
+    _, rows = read_one(tmp_path)
     assert rows["u1"]["status"] == "failed" and "audio" in rows["u1"]["reason"]
-    assert rows["u1"]["output"]["metrics"]["wer"]["value"] == 100.0
+    assert rows["u1"]["metrics"]["wer"]["value"] == 100.0
 
 
 def test_a_damaged_recording_is_refused_and_does_not_count_against_the_system(tmp_path, hypotheses):
     (tmp_path / "set" / "clips" / "u1.wav").write_bytes(b"this is no audio at all")
     evaluate.run(settings(tmp_path, hypotheses=hypotheses, max_bad="1"))
     scores, rows = read(tmp_path)
-    assert rows["u1"]["status"] == "refused" and scores["metrics"]["wer"]["total"] == 5
+    assert rows["u1"]["refused"] and scores["systems"]["hypotheses"]["scores"]["wer"]["total"] == 5
 
 
 def test_too_many_damaged_recordings_stop_the_evaluation_which_goes_on_when_they_are_mended(tmp_path, hypotheses):
@@ -159,7 +174,7 @@ def test_too_many_damaged_recordings_stop_the_evaluation_which_goes_on_when_they
     assert not (tmp_path / "out" / "scores.json").exists()
     damaged.write_bytes(whole)
     evaluate.run(settings(tmp_path, hypotheses=hypotheses))
-    assert read(tmp_path)[1]["u1"]["status"] == "scored"
+    assert read_one(tmp_path)[1]["u1"]["status"] == "scored"
 
 
 def test_recordings_that_are_not_there_are_refused_before_anything_is_evaluated(tmp_path, hypotheses):
@@ -182,10 +197,10 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_ends_the_same(tmp_path, hy
     evaluate.run(settings(tmp_path, hypotheses=hypotheses, out=str(tmp_path / "whole")))
     real, heard = evaluate.evaluate_case, []
 
-    def killed(job, case, speak, scorer):
+    def killed(job, case, systems, scorer):
         if case.utterance.id == "u3":
             raise KeyboardInterrupt
-        return real(job, case, speak, scorer)
+        return real(job, case, systems, scorer)
 
     monkeypatch.setattr(evaluate, "evaluate_case", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -218,7 +233,8 @@ def test_other_audio_or_another_setting_in_the_same_folder_is_refused(tmp_path, 
 
 def test_a_plan_checks_the_inputs_and_writes_nothing(tmp_path, hypotheses):
     told = evaluate.plan(settings(tmp_path, hypotheses=hypotheses))
-    assert told["utterances"] == 6 and told["metrics"] == ["wer", "wer_mean", "duration_distance"]
+    assert told["utterances"] == 6 and told["metrics"] == [
+        "wer", "wer_mean", "speaker_similarity", "utmos", "dnsmos", "duration_distance"]
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="MinutesSpeech"):
         evaluate.plan(settings(tmp_path, set="test-90s", data_root=str(tmp_path)))
@@ -255,11 +271,11 @@ def with_pipeline(monkeypatch):
     """Let the evaluation speak with a fake pipeline, prompted by the real code."""
 
     def install(pipeline):
-        def source(config, utterances):
+        def sources(config, utterances):
             prompter = Prompter(pipeline, FakeCodec(), config)
-            return Source("fake", "a fake", "f" * 64, lambda device: prompter, timed=True)
+            return (Source("fake", "a fake", "f" * 64, lambda device: prompter, timed=True),)
 
-        monkeypatch.setattr(evaluate, "find_source", source)
+        monkeypatch.setattr(evaluate, "find_sources", sources)
         return pipeline
 
     return install
@@ -277,11 +293,11 @@ def test_across_sentences_the_prompt_is_another_utterance_with_its_text_and_only
         assert row["prompt"] != row["id"] and asked.text == row["text"] and asked.prompt.text == TEXTS[other]
         whole = read_audio(tmp_path / "set" / "clips" / f"u{other}.wav")
         np.testing.assert_array_equal(asked.prompt.waveform, whole[: len(whole) // 100 * 100])
-        assert (row["seconds"], row["prompt_seconds"]) == (2.0, 0.0)
-    assert scores["metrics"]["wer"]["value"] == 0.0
-    assert scores["metrics"]["real_time_factor"]["value"] > 0
+        assert (row["systems"]["fake"]["seconds"], row["systems"]["fake"]["prompt_seconds"]) == (2.0, 0.0)
+    assert scores["systems"]["fake"]["scores"]["wer"]["value"] == 0.0
+    assert scores["systems"]["fake"]["scores"]["real_time_factor"]["value"] > 0
     assert len({asked.seed for asked in pipeline.asked}) == 6
-    with soundfile.SoundFile(tmp_path / "out" / "audio" / "u0.wav") as sound:
+    with soundfile.SoundFile(tmp_path / "out" / "audio" / "fake" / "u0.wav") as sound:
         assert "synthetic" in sound.comment
 
 
@@ -296,17 +312,18 @@ def test_a_continuation_is_prompted_by_its_own_beginning_cut_before_encoding_and
         beginning = read_audio(tmp_path / "set" / "clips" / f"{row['id']}.wav", duration=3.0)
         np.testing.assert_array_equal(asked.prompt.streams["seen"][0, 0].numpy(), beginning)
         assert (asked.text, asked.prompt.text) == (row["text"], "")  # the whole transcript, and no other text
-        assert (row["seconds"], row["prompt_seconds"]) == (7.0, 3.0)
+        assert (row["systems"]["fake"]["seconds"], row["systems"]["fake"]["prompt_seconds"]) == (7.0, 3.0)
     # 4, 4.5, .. 6.5 s recorded against 7 s of prompt and answer
-    assert scores["metrics"]["duration_distance"]["value"] == pytest.approx(7.0 - 5.25)
+    assert scores["systems"]["fake"]["scores"]["duration_distance"]["value"] == pytest.approx(7.0 - 5.25)
     assert "prompt plus generated" in scores["setting_in_words"]
-    numbers = rows["u0"]["output"]["metrics"]["real_time_factor"]
+    numbers = rows["u0"]["systems"]["fake"]["metrics"]["real_time_factor"]
     assert numbers["seconds_made"] == 4.0
 
 
 def test_metrics_that_judge_the_voice_see_only_what_was_generated():
     whole = Output(Sound(np.arange(10, dtype=np.float32), 1), prompt_samples=6)
-    item = evaluate.Scorer((), frozenset(), None)._to_input("text", whole, Sound(np.zeros(4, np.float32), 1))
+    silence = Sound(np.zeros(4, np.float32), 1)
+    item = evaluate.Scorer((), frozenset(), None)._to_input("text", whole, silence, silence)
     np.testing.assert_array_equal(item.generated, [6, 7, 8, 9])
     assert len(item.waveform) == 10
 
@@ -325,8 +342,8 @@ def test_speech_that_did_not_end_is_scored_and_counted_as_unfinished(tmp_path, w
     make_set(tmp_path / "set")
     with_pipeline(FakePipeline(stop_reason="max_frames"))
     evaluate.run(settings(tmp_path))
-    scores, rows = read(tmp_path)
-    assert scores["counts"]["scored"] == scores["counts"]["unfinished"] == 6
+    system, rows = read_one(tmp_path)
+    assert system["counts"]["scored"] == system["counts"]["unfinished"] == 6
     assert not rows["u0"]["finished"] and rows["u0"]["stop_reason"] == "max_frames"
 
 
@@ -342,19 +359,19 @@ def test_an_utterance_that_the_model_refuses_fails_alone_and_counts_as_all_delet
 
     pipeline.speak = refuse_u2
     evaluate.run(settings(tmp_path))
-    scores, rows = read(tmp_path)
+    system, rows = read_one(tmp_path)
     assert (rows["u2"]["status"], rows["u2"]["reason"]) == ("failed", "999 text tokens are too many")
-    assert scores["metrics"]["wer_mean"]["value"] == pytest.approx(100 / 6)
-    assert scores["metrics"]["real_time_factor"]["denominator"] == 5
+    assert system["scores"]["wer_mean"]["value"] == pytest.approx(100 / 6)
+    assert system["scores"]["real_time_factor"]["denominator"] == 5
 
 
 def test_an_answer_without_a_sample_is_a_failure(tmp_path, with_pipeline):
     make_set(tmp_path / "set", count=3)
     with_pipeline(FakePipeline(seconds=0.0))
     evaluate.run(settings(tmp_path))
-    scores, rows = read(tmp_path)
+    system, rows = read_one(tmp_path)
     assert {row["reason"] for row in rows.values()} == {"the model generated nothing"}
-    assert scores["metrics"]["wer"]["value"] == 100.0
+    assert system["scores"]["wer"]["value"] == 100.0
 
 
 def test_a_bug_in_the_model_is_not_taken_for_bad_speech(tmp_path, with_pipeline):
@@ -371,7 +388,7 @@ def test_speakers_with_one_utterance_cannot_be_prompted_across_sentences(tmp_pat
     with pytest.raises(BadInputsError, match="`bob` has no other utterance"):
         evaluate.run(settings(tmp_path))
     evaluate.run(settings(tmp_path, max_bad="20%"))
-    assert read(tmp_path)[1]["u5"]["status"] == "refused"
+    assert "`bob` has no other utterance" in read(tmp_path)[1]["u5"]["refused"]
 
 
 @pytest.fixture(scope="module")
@@ -390,23 +407,159 @@ def test_reconstruction_keeps_the_length_at_the_codecs_rate():
 def test_a_codec_is_scored_by_reconstruction(tmp_path, codec_file):
     make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
     evaluate.run(settings(tmp_path, setting="reconstruction", codec=str(codec_file)))
-    scores, rows = read(tmp_path)
-    assert set(scores["metrics"]) == {"wer", "wer_mean", "pesq", "stoi", "mel_distance"}
-    assert scores["metrics"]["mel_distance"]["value"] > 0.1 and scores["metrics"]["mel_distance"]["denominator"] == 2
+    system, rows = read_one(tmp_path)
+    scores = system["scores"]
+    assert set(scores) == {"wer", "wer_mean", "pesq", "stoi", "mel_distance", "speaker_similarity", "utmos", "dnsmos"}
+    assert scores["mel_distance"]["value"] > 0.1 and scores["mel_distance"]["denominator"] == 2
     for name in ("pesq", "stoi"):
-        measured = rows["u0"]["output"]["metrics"][name]
+        measured = rows["u0"]["metrics"][name]
         assert (measured["value"] is None) == bool(measured["reason"])
-    assert rows["u0"]["seconds"] == rows["u0"]["reference_seconds"] == 1.0
+    assert rows["u0"]["seconds"] == 1.0 == read(tmp_path)[1]["u0"]["reference_seconds"]
 
 
-def test_a_perfect_codec_has_perfect_scores(tmp_path, monkeypatch):
+def fake_codec(name, decode):
+    """A codec that gives `decode(utterance index, recording)` back."""
+    def speak(case, recording):
+        return Output(Sound(decode(int(case.utterance.id[1:]), recording.waveform), recording.sample_rate))
+
+    return Source(name, f"codec {name}", name[0] * 64, lambda device: speak)
+
+
+@pytest.fixture
+def with_codecs(monkeypatch):
+    def install(*codecs):
+        monkeypatch.setattr(evaluate, "find_sources", lambda config, utterances: codecs)
+
+    return install
+
+
+def test_a_perfect_codec_has_perfect_scores_and_does_not_differ_from_the_recordings(tmp_path, with_codecs):
     make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
-    perfect = Source("perfect", "a perfect codec", "p" * 64, lambda device: lambda case, recording: Output(recording))
-    monkeypatch.setattr(evaluate, "find_source", lambda config, utterances: replace(perfect))
+    with_codecs(fake_codec("perfect", lambda index, waveform: waveform))
     evaluate.run(settings(tmp_path, setting="reconstruction"))
-    scores, _ = read(tmp_path)
-    assert scores["metrics"]["stoi"]["value"] == pytest.approx(1.0)
-    assert scores["metrics"]["mel_distance"]["value"] == 0.0
+    system, _ = read_one(tmp_path)
+    assert system["scores"]["stoi"]["value"] == pytest.approx(1.0)
+    assert system["scores"]["mel_distance"]["value"] == 0.0
+    wer = next(found for found in read(tmp_path)[0]["differences"] if found["metric"] == "wer")
+    assert (wer["system"], wer["against"], wer["value"], wer["interval"]) == ("perfect", "recordings", 0.0, [0.0, 0.0])
+
+
+def test_codecs_are_rows_of_one_table_below_the_recordings_and_compared_in_pairs(tmp_path, with_codecs):
+    make_set(tmp_path / "set", speaker=lambda index: "ann" if index < 4 else "bob")
+    worse = fake_codec("student", lambda index, waveform: waveform if index % 2 else 0 * waveform)
+    with_codecs(fake_codec("teacher", lambda index, waveform: waveform), worse)
+    told = evaluate.run(settings(tmp_path, setting="reconstruction"))
+    scores, rows = read(tmp_path)
+    assert list(told["systems"]) == list(scores["systems"]) == list(rows["u0"]["systems"]) == [
+        "recordings", "teacher", "student"]
+    wer = {name: system["scores"]["wer"]["value"] for name, system in scores["systems"].items()}
+    assert wer == {"recordings": 0.0, "teacher": 0.0, "student": pytest.approx(50.0)}
+    pairs = {(found["system"], found["against"]): found for found in scores["differences"] if found["metric"] == "wer"}
+    assert {pair: found["value"] for pair, found in pairs.items()} == {
+        ("teacher", "recordings"): 0.0, ("student", "recordings"): pytest.approx(50.0),
+        ("student", "teacher"): pytest.approx(50.0)}  # fmt: skip
+    low, high = pairs["student", "teacher"]["interval"]
+    assert 0.0 <= low < 50.0 < high <= 100.0 and pairs["student", "teacher"]["pairs"] == 6
+    of_bob = scores["systems"]["student"]["speakers"]["bob"]["wer"]
+    assert (of_bob["value"], of_bob["denominator"]) == (pytest.approx(50.0), 2)
+    for name in ("teacher", "student"):
+        assert (tmp_path / "out" / "audio" / name / "u0.wav").is_file()
+    assert not any(found["against"] == "recordings" and found["metric"] == "mel_distance"
+                   for found in scores["differences"])
+
+
+def test_one_speaker_has_no_table_of_speakers(tmp_path, hypotheses):
+    evaluate.run(settings(tmp_path, hypotheses=hypotheses))
+    assert read_one(tmp_path)[0]["speakers"] == {}
+    assert "<h2>Speakers</h2>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_killed_comparison_goes_on_with_the_utterance_it_was_at(tmp_path, with_codecs):
+    make_set(tmp_path / "set", count=3)
+    asked = []
+
+    def decode(index, waveform):
+        asked.append(index)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return waveform
+
+    with_codecs(fake_codec("teacher", decode), fake_codec("student", decode))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(settings(tmp_path, setting="reconstruction"))
+    evaluate.run(settings(tmp_path, setting="reconstruction"))
+    assert asked == [0, 0, 1, 1, 2, 2, 2]
+    assert [len(row["systems"]) for row in read(tmp_path)[1].values()] == [3, 3, 3]
+
+
+def test_a_codec_that_was_moved_is_scored_under_its_new_name(tmp_path, with_codecs):
+    make_set(tmp_path / "set", count=2)
+    for name in ("teacher", "tutor"):  # of one fingerprint
+        with_codecs(fake_codec(name, lambda index, waveform: waveform))
+        evaluate.run(settings(tmp_path, setting="reconstruction"))
+        assert set(read(tmp_path)[1]["u0"]["systems"]) == {"recordings", name}
+
+
+def test_metrics_that_cannot_run_here_say_why_and_the_evaluation_goes_on(tmp_path, with_codecs):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    with_codecs(fake_codec("perfect", lambda index, waveform: waveform))
+    absent = {"speaker_model": str(tmp_path / "no-model"), "utmos": str(tmp_path / "no-file.pt")}
+    evaluate.run(settings(tmp_path, setting="reconstruction", **absent))
+    reasons = {name: list(score["reasons"]) for name, score in read_one(tmp_path)[0]["scores"].items()}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for metric, missing in (("speaker_similarity", "no-model"), ("utmos", "no-file.pt")):
+        assert len(reasons[metric]) == 1 and missing in reasons[metric][0]
+        assert missing in page
+
+
+def test_two_codecs_of_one_name_are_told_apart_and_one_codec_twice_is_refused(tmp_path, codec_file):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    other = tmp_path / "other" / "codec.pt"
+    export_codec(tiny_codec("valle"), other)
+    both = {"setting": "reconstruction", "codec": str(codec_file)}
+    job = evaluate.prepare(settings(tmp_path, **both, further_codecs=(str(other),)))
+    assert [source.name for source in job.sources] == [f"codec {codec_file}", f"codec {other}"]
+    with pytest.raises(UsageError, match="expected different codecs"):
+        evaluate.prepare(settings(tmp_path, **both, further_codecs=(str(codec_file),)))
+    with pytest.raises(ValueError, match="setting `reconstruction` only"):
+        settings(tmp_path, codec=str(codec_file), further_codecs=(str(other),))
+
+
+def test_a_codec_of_another_project_is_a_row_like_any_other(tmp_path, codec_file, monkeypatch):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    maker = types.SimpleNamespace(make=lambda: load_codec(codec_file))
+    monkeypatch.setitem(sys.modules, "their_codec", maker)
+    evaluate.run(settings(tmp_path, setting="reconstruction", codec=str(codec_file),
+                          further_codecs=("their_codec:make",)))
+    systems = read(tmp_path)[0]["systems"]
+    ours, theirs = (systems[name]["scores"]["mel_distance"]["value"] for name in ("codec", "their_codec:make"))
+    assert theirs == pytest.approx(ours) and ours > 0.1
+    assert systems["codec"]["fingerprint"] != systems["their_codec:make"]["fingerprint"]
+
+
+def test_the_command_compares_the_codecs_that_it_is_given(tmp_path, codec_file):
+    make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
+    export_codec(tiny_codec("halle"), tmp_path / "mreq.pt")
+    command = [sys.executable, "-m", "halle_cli", "eval", "--set", "set", "--reconstruct", "--codec", codec_file,
+               "--codec", "mreq.pt", "--dry-run", "--json"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert plan["reads"]["systems"] == [f"codec {codec_file}", "codec mreq.pt"]
+    assert plan["setting"].startswith("reconstruction") and plan["writes"][0].startswith("eval/set-reconstruction")
+    refused = subprocess.run([*command, "--setting", "continuation"], cwd=tmp_path, env=environment,
+                             capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "--reconstruct" in refused.stderr
+
+
+def test_audio_in_a_folder_called_recordings_is_not_taken_for_the_recordings(tmp_path):
+    make_set(tmp_path / "set", count=2)
+    folder = make_hypotheses(tmp_path / "recordings", {"u0": (1, 5.0), "u1": (0, 5.0)})
+    evaluate.run(settings(tmp_path, hypotheses=str(folder)))
+    scores = read(tmp_path)[0]["systems"]
+    assert scores["recordings"]["scores"]["wer"]["value"] == 0.0
+    assert scores.keys() - {"recordings"} == {scores[name]["what"] for name in scores if name != "recordings"}
 
 
 def test_real_speech_from_elsewhere_is_heard_by_pocketsphinx(tmp_path):
@@ -425,6 +578,6 @@ def test_real_speech_from_elsewhere_is_heard_by_pocketsphinx(tmp_path):
     (tmp_path / "set" / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     evaluate.run(settings(tmp_path, hypotheses=str(tmp_path / "hypotheses"), transcriber="pocketsphinx"))
     scores, _ = read(tmp_path)
-    assert len(spoken) == 2 and scores["metrics"]["wer"]["value"] < 60
-    assert scores["recordings"]["wer"]["value"] < 30
+    wer = {name: system["scores"]["wer"]["value"] for name, system in scores["systems"].items()}
+    assert len(spoken) == 2 and wer["hypotheses"] < 60 and wer["recordings"] < 30
     assert scores["metrics"]["wer"]["label"] == "WER (pocketsphinx), %"

@@ -8,12 +8,15 @@ from typing import Literal
 
 import numpy as np
 
+from stages.config.stage_configs import EvalConfig
+
 # What an evaluation may have to offer besides the output and the text:
 #   transcript         what a recogniser heard in the output
 #   reference          a recording of the same text by the same speaker
 #   aligned_reference  the very recording that the output reproduces, sample by sample
+#   voice              a recording of the voice that the output is to have
 #   timing             how long the output took to make
-Need = Literal["transcript", "reference", "aligned_reference", "timing"]
+Need = Literal["transcript", "reference", "aligned_reference", "voice", "timing"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class MetricInput:
     waveform: np.ndarray | None = None
     prompt_samples: int = 0
     reference: np.ndarray | None = None
+    voice: np.ndarray | None = None
     transcript: str | None = None
     seconds_to_make: float | None = None
 
@@ -69,6 +73,10 @@ class Metric(ABC):
     def unavailable(self) -> str:
         """Return why this metric cannot run here at all, such as a package that is not installed; else ''."""
         return ""
+
+    def configured(self, config: EvalConfig) -> Metric:
+        """Return this metric as the settings of an evaluation want it, such as with the model that they name."""
+        return self
 
     @abstractmethod
     def measure(self, item: MetricInput) -> Measurement:

@@ -103,7 +103,7 @@ class MeanWER(CorpusWER):
     """Mean of the utterances' own rates: short failures weigh as much as long ones."""
 
     name = "wer_mean"
-    label = "mean WER of utterances"
+    label = "mean WER"
 
     def summarise(self, numbers: np.ndarray) -> float:
         return float(100.0 * (numbers[:, :3].sum(axis=1) / numbers[:, 3]).mean())

@@ -12,14 +12,18 @@ from stages.errors import MissingModelError, UsageError
 from stages.metrics.base import Metric, Need
 from stages.metrics.duration import DurationDistance, RealTimeFactor
 from stages.metrics.intelligibility import CorpusWER, MeanWER
+from stages.metrics.opinion import DNSMOS, UTMOS
 from stages.metrics.quality import PESQ, STOI, MelDistance
+from stages.metrics.speaker import SpeakerSimilarity
 
-_BUILT_IN = (CorpusWER(), MeanWER(), DurationDistance(), PESQ(), STOI(), MelDistance(), RealTimeFactor())
+_BUILT_IN = (CorpusWER(), MeanWER(), PESQ(), STOI(), MelDistance(), SpeakerSimilarity(), UTMOS(), DNSMOS(),
+             DurationDistance(), RealTimeFactor())
 _METRICS: dict[str, Metric] = {metric.name: metric for metric in _BUILT_IN}
 _MEANING: dict[Need, str] = {
     "transcript": "a recogniser",
     "reference": "recordings to compare durations with",
     "aligned_reference": "the very recordings that were encoded, which only the reconstruction setting has",
+    "voice": "a recording of the voice",
     "timing": "the time that the synthesis took",
 }
 

@@ -1,26 +1,26 @@
-"""Score outputs one by one into JSON-ready rows, and the rows of a test set into its scores."""
+"""Measure outputs one by one, into the JSON-ready rows of items.jsonl: one an utterance, with every system in it."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
-from stages.metrics.base import Measurement, Metric, MetricInput, Need, not_measured
-from stages.metrics.registry import column_title, why_not
-from stages.metrics.summary import Score, summarise
+from stages.artifacts.manifest import Utterance
+from stages.audio.io import audio_info, read_audio
+from stages.metrics.base import Metric, MetricInput, Need, not_measured
+from stages.metrics.registry import why_not
 from stages.metrics.test_set import Case
 from stages.speech.transcriber import Transcriber
 
 log = logging.getLogger("halle.eval")
 
-# What a row may say of an utterance. `missing` and `failed` are without output and count against the system;
-# `refused` cannot be judged (bad recording, empty text, no prompt), is in no denominator, and is shown.
-SCORED, MISSING, FAILED, REFUSED = "scored", "missing", "failed", "refused"
+# What a system did with an utterance. `missing` and `failed` are without output and count against it.
+SCORED, MISSING, FAILED = "scored", "missing", "failed"
+RECORDINGS = "recordings"  # the system that everyone else is compared with: the test set's own speech
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,30 @@ class Output:
         return self.stop_reason in ("", "end")
 
 
-def row_of(case: Case, status: str, reason: str, output: Output | None = None, recording: Sound | None = None) -> dict:
-    """Return what items.jsonl says of a case before anything is measured."""
-    if status in (FAILED, REFUSED):
-        log.warning("`%s` %s: %s", case.utterance.id, status, reason)
+@dataclass(frozen=True)
+class Attempt:
+    """How a system fared with an utterance: `reason` says why there is no `output`."""
+
+    status: str
+    reason: str = ""
+    output: Output | None = None
+
+
+def row_of(case: Case, recording: Sound | None = None, refused: str = "") -> dict:
+    """Return what items.jsonl says of an utterance before any system is measured.
+
+    One that is `refused` cannot be judged (bad recording, empty text, no prompt): it is in no denominator, and shown.
+    """
+    if refused:
+        log.warning("`%s` refused: %s", case.utterance.id, refused)
     return {
         "id": case.utterance.id,
         "speaker": case.utterance.speaker,
         "text": case.utterance.text,
-        "status": status,
-        "reason": reason,
         "prompt": case.prompt.id if case.prompt else None,
-        "audio": None,
-        "seconds": output.sound.seconds if output else None,
-        "prompt_seconds": output.prompt_samples / output.sound.sample_rate if output else None,
-        "seconds_to_make": output.seconds_to_make if output else None,
-        "stop_reason": output.stop_reason if output else "",
-        "finished": output is not None and output.finished,
+        "refused": refused,
         "reference_seconds": recording.seconds if recording else None,
+        "systems": {},
     }
 
 
@@ -79,17 +85,30 @@ class Scorer:
     offered: frozenset[Need]
     transcriber: Transcriber
 
-    def score(self, text: str, output: Output | None, reference: Sound) -> dict:
-        """Return what was heard and every metric's measurement; `output` None is an utterance without one."""
-        item = self._to_input(text, output, reference)
-        return {"heard": item.transcript, "metrics": _measure_all(self.metrics, self.offered, item)}
+    def score(self, text: str, attempt: Attempt, reference: Sound, voice: Sound) -> dict:
+        """Return what a row says of one system: what it made, what was heard in it, and every measurement."""
+        output = attempt.output
+        item = self._to_input(text, output, reference, voice)
+        return {
+            "status": attempt.status,
+            "reason": attempt.reason,
+            "audio": None,
+            "seconds": output.sound.seconds if output else None,
+            "prompt_seconds": output.prompt_samples / output.sound.sample_rate if output else None,
+            "seconds_to_make": output.seconds_to_make if output else None,
+            "stop_reason": output.stop_reason if output else "",
+            "finished": output is not None and output.finished,
+            "heard": item.transcript,
+            "metrics": _measure_all(self.metrics, self.offered, item),
+        }
 
-    def score_recording(self, text: str, reference: Sound) -> dict:
-        """Return the same for the recording itself: what the recogniser gets wrong of real speech."""
-        listener = Scorer(self.metrics, frozenset({"transcript"}), self.transcriber)
-        return listener.score(text, Output(reference), reference)
+    def score_recording(self, text: str, recording: Sound) -> dict:
+        """Return the same for the recording itself, such as what the recogniser gets wrong of real speech."""
+        metrics = [metric for metric in self.metrics if measures_alone(metric)]
+        listener = Scorer(metrics, self.offered, self.transcriber)
+        return listener.score(text, Attempt(SCORED, output=Output(recording)), recording, recording)
 
-    def _to_input(self, text: str, output: Output | None, reference: Sound) -> MetricInput:
+    def _to_input(self, text: str, output: Output | None, reference: Sound, voice: Sound) -> MetricInput:
         if output is None:
             return MetricInput(text, reference.sample_rate, reference=reference.waveform)
         rate = output.sound.sample_rate
@@ -100,6 +119,7 @@ class Scorer:
             waveform=output.sound.waveform,
             prompt_samples=output.prompt_samples,
             reference=resample(reference, rate),
+            voice=resample(voice, rate),
             transcript=heard,
             seconds_to_make=output.seconds_to_make,
         )
@@ -107,6 +127,17 @@ class Scorer:
     @property
     def _needs_transcript(self) -> bool:
         return any("transcript" in metric.needs for metric in self.metrics)
+
+
+def measures_alone(metric: Metric) -> bool:
+    """Tell whether a metric compares with nothing but the text, so that recordings can be measured with it too."""
+    return metric.needs <= {"transcript"}
+
+
+def read_recording(utterance: Utterance) -> Sound:
+    """Return the test set's own recording at its own sample rate."""
+    sample_rate = audio_info(utterance.audio).sample_rate
+    return Sound(read_audio(utterance.audio, None, utterance.start, utterance.duration), sample_rate)
 
 
 def resample(sound: Sound, sample_rate: int) -> np.ndarray:
@@ -127,45 +158,3 @@ def _measure_all(metrics: Sequence[Metric], offered: frozenset[Need], item: Metr
             measurement = metric.measure(item)
         measured[metric.name] = {"value": measurement.value, "reason": measurement.reason, **measurement.numbers}
     return measured
-
-
-def summarise_rows(
-    metrics: Sequence[Metric], rows: Sequence[dict], system: str, recogniser: str, seed: int, bootstrap_samples: int
-) -> dict[str, dict]:
-    """Return metric name -> JSON-ready score of `system` (`output` or `recording`) over rows that were not refused."""
-    judged = [row for row in rows if row["status"] != REFUSED]
-    scores = {}
-    for metric in metrics:
-        measurements = [_to_measurement(metric, row[system]["metrics"].get(metric.name)) for row in judged]
-        score = summarise(metric, measurements, seed, bootstrap_samples)
-        scores[metric.name] = _to_json(metric, score, recogniser)
-    return scores
-
-
-def _to_measurement(metric: Metric, stored: dict | None) -> Measurement:
-    if stored is None:
-        return not_measured("done before this metric was asked for")
-    numbers = {column: stored[column] for column in metric.columns if column in stored}
-    return Measurement(stored["value"], stored["reason"], numbers)
-
-
-def _to_json(metric: Metric, score: Score, recogniser: str) -> dict:
-    return {
-        "label": column_title(metric, recogniser),
-        "unit": metric.unit,
-        "better": metric.better,
-        "digits": metric.digits,
-        "value": score.value,
-        "interval": list(score.interval) if score.interval else None,
-        "denominator": score.denominator,
-        "total": score.total,
-        "reasons": score.reasons,
-        "totals": score.totals,
-    }
-
-
-def count_rows(rows: Sequence[dict]) -> dict[str, int]:
-    """Return how many utterances were scored, missing, failed, refused, and scored though unfinished."""
-    counts = Counter(row["status"] for row in rows)
-    unfinished = sum(row["status"] == SCORED and not row["finished"] for row in rows)
-    return {status: counts[status] for status in (SCORED, MISSING, FAILED, REFUSED)} | {"unfinished": unfinished}

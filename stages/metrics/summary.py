@@ -29,6 +29,15 @@ class Score:
     totals: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One system's value less another's, over the `pairs` of utterances that both have, with its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float] | None
+    pairs: int
+
+
 def summarise(
     metric: Metric, measurements: Sequence[Measurement], seed: int = 0, bootstrap_samples: int = 1000
 ) -> Score:
@@ -40,6 +49,31 @@ def summarise(
     interval = bootstrap_interval(numbers, metric.summarise, np.random.default_rng(seed), bootstrap_samples)
     totals = dict(zip(metric.columns, numbers.sum(axis=0).tolist(), strict=True))
     return Score(metric.summarise(numbers), interval, len(numbers), len(measurements), dict(reasons), totals)
+
+
+def paired_difference(
+    metric: Metric,
+    ours: Sequence[Measurement],
+    theirs: Sequence[Measurement],
+    seed: int = 0,
+    bootstrap_samples: int = 1000,
+) -> Difference | None:
+    """Return the value of `ours` less that of `theirs`, measurements of the same utterances in the same order.
+
+    Both are drawn together, so that what makes an utterance hard for either does not widen the interval; a corpus
+    rate weighs utterances by their words in each draw. None when no utterance has both values.
+    """
+    both = [pair for pair in zip(ours, theirs, strict=True) if None not in (pair[0].value, pair[1].value)]
+    if not both:
+        return None
+    width = len(metric.columns)
+    rows = np.hstack([numbers_of(metric, side) for side in zip(*both, strict=True)])
+
+    def difference(drawn: np.ndarray) -> float:
+        return metric.summarise(drawn[:, :width]) - metric.summarise(drawn[:, width:])
+
+    interval = bootstrap_interval(rows, difference, np.random.default_rng(seed), bootstrap_samples)
+    return Difference(difference(rows), interval, len(rows))
 
 
 def numbers_of(metric: Metric, measurements: Sequence[Measurement]) -> np.ndarray:

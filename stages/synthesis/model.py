@@ -11,6 +11,7 @@ import torch
 import stages
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
 from stages.codec.base import Codec
+from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import ARConfig, NARConfig
 from stages.config.stage_configs import SpeechConfig
@@ -78,7 +79,7 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
     fingerprints = {"codec": codec_fingerprint(codec), "ar": ar.fingerprint, "nar": nar.fingerprint}
     check_belonging(fingerprints["codec"], ar, nar)
     return SpeechModel(
-        codec=codec.to(device).eval(),
+        codec=for_inference(codec.to(device)),
         ar=_build(ARModel(ARConfig.model_validate(ar.architecture["model"])), ar, device),
         nar=_build(NARModel(NARConfig.model_validate(nar.architecture["model"])), nar, device),
         text_tokenizer=TextTokenizer.from_json(ar.architecture["text_tokenizer_json"]),

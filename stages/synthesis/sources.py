@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,14 @@ from stages.artifacts.manifest import Utterance
 from stages.artifacts.storage import fingerprint_of, read_json, sha256_file
 from stages.audio.io import audio_info, read_audio
 from stages.codec.base import Codec
-from stages.codec.registry import load_codec
+from stages.codec.foreign import allow_maker, is_maker
+from stages.codec.inference import for_inference
+from stages.codec.meta_encodec import is_meta_encodec
+from stages.codec.reconstruction import reconstruct_whole
+from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.stage_configs import EvalConfig
 from stages.errors import UsageError
-from stages.metrics.scoring import Output, Sound, resample
+from stages.metrics.scoring import RECORDINGS, Output, Sound, resample
 from stages.metrics.test_set import Case, Hypotheses, cut_prompt, match_hypotheses
 from stages.randomness import derive_seed
 from stages.synthesis.model import find_parts, load_speech_model
@@ -45,14 +50,26 @@ class Source:
     unknown_files: tuple[str, ...] = field(default=())
 
 
-def find_source(config: EvalConfig, utterances: Sequence[Utterance]) -> Source:
-    """Return the source that the settings name, its inputs checked, without loading a model."""
+def find_sources(config: EvalConfig, utterances: Sequence[Utterance]) -> tuple[Source, ...]:
+    """Return the sources that the settings name, their inputs checked, without loading a model."""
     if config.hypotheses:
         folder = Path(config.hypotheses)
-        return hypotheses_source(folder, match_hypotheses(utterances, folder))
-    if config.setting == "reconstruction":
-        return codec_source(config.codec or find_parts(config)["codec"])
-    return model_source(config)
+        sources = [hypotheses_source(folder, match_hypotheses(utterances, folder))]
+    elif config.setting == "reconstruction":
+        paths = (config.codec or find_parts(config)["codec"], *config.further_codecs)
+        sources = [codec_source(path) for path in paths]
+    else:
+        sources = [model_source(config)]
+    return told_apart(sources)
+
+
+def told_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Return the sources, those that share a name (or that of the recordings) named by what they are in full."""
+    names = Counter([RECORDINGS, *(source.name for source in sources)])
+    named = tuple(source if names[source.name] == 1 else replace(source, name=source.what) for source in sources)
+    if len({source.name for source in named}) < len(named):
+        raise UsageError(f"expected different codecs, got `{named[0].name}` more than once")
+    return named
 
 
 def hypotheses_source(folder: Path, hypotheses: Hypotheses) -> Source:
@@ -73,19 +90,16 @@ def codec_source(path: str) -> Source:
     """Return a codec that encodes and decodes the test set's own recordings."""
 
     def open_codec(device: torch.device) -> Speak:
-        codec = load_codec(path).to(device)
+        codec = for_inference(load_codec(path).to(device))
         return lambda case, recording: Output(reconstruct(codec, recording))
 
-    return Source(_name_of(path), f"codec {path}", fingerprint_of(["codec", _part_fingerprint(path)]), open_codec)
+    return Source(_name_of(path), f"codec {path}", fingerprint_of(["codec", _codec_fingerprint(path)]), open_codec)
 
 
-@torch.inference_mode()
 def reconstruct(codec: Codec, recording: Sound) -> Sound:
     """Encode and decode a recording; the result has as many samples at the codec's rate."""
-    device = next(codec.parameters()).device
-    waveform = torch.from_numpy(resample(recording, codec.sample_rate).copy()).to(device)[None, None]
-    decoded = codec.decode(codec.encode(waveform), num_samples=waveform.shape[-1])
-    return Sound(decoded[0, 0].float().clamp(-1, 1).cpu().numpy(), codec.sample_rate)
+    waveform = resample(recording, codec.sample_rate).copy()
+    return Sound(reconstruct_whole(codec, waveform), codec.sample_rate)
 
 
 def model_source(config: EvalConfig) -> Source:
@@ -134,7 +148,17 @@ class Prompter:
 
 
 def _name_of(path: str) -> str:
-    return Path(path).resolve().name
+    resolved = Path(path).resolve()
+    return resolved.stem if resolved.is_file() else resolved.name
+
+
+def _codec_fingerprint(path: str) -> str:
+    """Return a codec's fingerprint; one of another project is loaded for it. Naming a maker is leave to import it."""
+    if is_maker(path):
+        allow_maker(path)
+    if is_maker(path) or is_meta_encodec(path):
+        return codec_fingerprint(load_codec(path))
+    return _part_fingerprint(path)
 
 
 def _part_fingerprint(path: str) -> str:

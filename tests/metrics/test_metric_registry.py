@@ -10,7 +10,7 @@ from stages.errors import MissingModelError, UsageError
 from stages.metrics import registry
 from stages.metrics.base import Measurement, Metric
 from stages.metrics.registry import choose_metrics, column_title, load_metric, register, why_not
-from stages.metrics.scoring import Output, Scorer, Sound
+from stages.metrics.scoring import Attempt, Output, Scorer, Sound
 
 
 class Loudness(Metric):
@@ -27,10 +27,11 @@ def names(metrics):
 
 
 def test_each_setting_gets_the_metrics_it_can_compute():
-    speaking = names(choose_metrics((), {"transcript", "reference", "timing"}))
-    assert speaking == ["wer", "wer_mean", "duration_distance", "real_time_factor"]
-    decoding = names(choose_metrics((), {"transcript", "aligned_reference"}))
-    assert decoding == ["wer", "wer_mean", "pesq", "stoi", "mel_distance"]
+    voice = ["speaker_similarity", "utmos", "dnsmos"]
+    speaking = names(choose_metrics((), {"transcript", "reference", "voice", "timing"}))
+    assert speaking == ["wer", "wer_mean", *voice, "duration_distance", "real_time_factor"]
+    decoding = names(choose_metrics((), {"transcript", "aligned_reference", "voice"}))
+    assert decoding == ["wer", "wer_mean", "pesq", "stoi", "mel_distance", *voice]
 
 
 def test_a_metric_asked_for_by_name_that_cannot_run_says_why():
@@ -38,7 +39,7 @@ def test_a_metric_asked_for_by_name_that_cannot_run_says_why():
     assert "reconstruction setting" in why_not(metric, {"transcript", "reference"})
     scorer = Scorer([metric], frozenset({"reference"}), transcriber=None)
     sound = Sound(np.ones(RATE := 16_000, np.float32), RATE)
-    scored = scorer.score("text", Output(sound), sound)["metrics"]["pesq"]
+    scored = scorer.score("text", Attempt("scored", output=Output(sound)), sound, sound)["metrics"]["pesq"]
     assert scored["value"] is None and "reconstruction setting" in scored["reason"]
 
 

@@ -16,31 +16,42 @@ from stages.reports.page import players, table
 EVIL = "</p><script>alert('x')</script>\"&'"
 
 
-def metric(value, label="WER (pocketsphinx), %", **more):
-    return {"label": label, "unit": "%", "better": "lower", "digits": 2, "value": value, "interval": [1.5, 9.25],
-            "denominator": 3, "total": 4, "reasons": {}, "totals": {}} | more  # fmt: skip
+METRICS = {"wer": {"label": "WER (pocketsphinx), %", "unit": "%", "better": "lower", "digits": 2},
+           "pesq": {"label": "PESQ", "unit": "", "better": "higher", "digits": 2}}  # fmt: skip
 
 
-def wer(value):
-    return {"wer": {"value": value, "reason": ""}}
+def score(value, **more):
+    return {"value": value, "interval": [1.5, 9.25], "denominator": 3, "total": 4, "reasons": {}, "totals": {}} | more
+
+
+def system(value, what="model: mini", **more):
+    counts = {"scored": 3, "missing": 1, "failed": 0, "unfinished": 2}
+    return {"what": what, "counts": counts, "left_out": {"missing: no file": 1}, "scores": {"wer": score(value)},
+            "speakers": {}} | more  # fmt: skip
+
+
+def entry(rate=10.0, status="scored", **more):
+    spoken = status == "scored"
+    return {"status": status, "reason": "" if spoken else "no file", "audio": None, "finished": spoken,
+            "stop_reason": "end", "seconds": 2.0 if spoken else None, "prompt_seconds": 0.0, "heard": "hallo",
+            "metrics": {"wer": {"value": rate, "reason": ""}}} | more  # fmt: skip
 
 
 def row(name="a", rate=10.0, status="scored", **more):
-    spoken = status == "scored"
-    return {"id": name, "text": "hello", "status": status, "reason": "" if spoken else "no file", "finished": spoken,
-            "stop_reason": "end", "seconds": 2.0 if spoken else None, "prompt_seconds": 0.0,
-            "reference_seconds": 2.5, "output": {"heard": "hallo", "metrics": wer(rate)},
-            "recording": {"heard": "hello", "metrics": wer(3.0)}} | more  # fmt: skip
+    return {"id": name, "text": "hello", "refused": "", "reference_seconds": 2.5,
+            "systems": {"recordings": entry(3.0), "mini": entry(rate, status)}} | more  # fmt: skip
+
+
+def refused(name, why="empty"):
+    return row(name, refused=why, systems={}, reference_seconds=None)
 
 
 def scores(**more):
-    counts = {"scored": 3, "missing": 1, "failed": 0, "refused": 0, "unfinished": 2}
-    return {"setting": "continuation", "setting_in_words": "the first seconds", "seed": 7, "counts": counts,
-            "system": {"name": "mini", "what": "model: mini"}, "left_out": {"missing: no file": 1},
+    return {"setting": "continuation", "setting_in_words": "the first seconds", "seed": 7, "refused": {"empty": 1},
             "set": {"name": "test-90s", "path": "data/test-90s", "split": "test", "utterances": 5, "evaluated": 4},
             "recogniser": {"name": "pocketsphinx", "version": "5"}, "normaliser": {"name": "whisper", "version": "1"},
-            "unknown_files": [],
-            "metrics": {"wer": metric(4.0)}, "recordings": {"wer": metric(2.0)}} | more  # fmt: skip
+            "metrics": METRICS, "differences": [],
+            "systems": {"recordings": system(2.0, "recordings"), "mini": system(4.0)}} | more  # fmt: skip
 
 
 class Tags(HTMLParser):
@@ -62,32 +73,77 @@ def parse(html):
 
 
 def test_the_page_tells_values_intervals_denominators_setting_and_recogniser():
-    text = " ".join(parse(evaluation_page(scores(), [row()])).words)
-    expected = ("mini on test-90s", "4.00", "1.50 to 9.25", "3 of 4", "the first seconds", "WER (pocketsphinx), %",
-                "5 utterances", "1 missing", "2 unfinished", "10.00 (recording 3.00)")  # fmt: skip
+    text = " ".join(parse(evaluation_page(scores(), [row()])).words).replace("\u00a0", " ")
+    expected = ("mini on test-90s", "4.00 (1.50 to 9.25) [3 of 4]", "the first seconds", "WER (pocketsphinx), % ↓",
+                "5 utterances", "1 of them refused", "1 missing", "2 unfinished", "WER (pocketsphinx), %: 10.00")
     assert [told for told in expected if told not in text] == []
 
 
 def test_the_page_says_that_outputs_are_synthetic_and_names_strange_files():
     strangers = [f"stranger{index}.wav" for index in range(7)]
-    text = " ".join(parse(evaluation_page(scores(unknown_files=strangers), [row()])).words)
+    systems = {"recordings": system(2.0), "theirs": system(4.0, unknown_files=strangers)}
+    page = evaluation_page(scores(systems=systems), [])
+    text = " ".join(parse(page).words)
     assert "Outputs are synthetic" in text
     assert "stranger4.wav and 2 more" in text and "stranger5.wav" not in text
 
 
+def tables(html):
+    """Return caption -> rows of cells."""
+    found = {}
+    for part in re.findall(r"<table.*?</table>", html, re.DOTALL):
+        caption = re.search(r"<caption>(.*?)</caption>", part).group(1)
+        rows = re.findall(r"<tr>(.*?)</tr>", part)
+        found[caption] = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", each) for each in rows]
+    return found
+
+
+def comparison():
+    """Scores of two codecs and two speakers."""
+    totals = dict.fromkeys(("substitutions", "insertions", "deletions", "words"), 1)
+    difference = {"metric": "wer", "value": 1.5, "interval": [-0.25, 3.0], "pairs": 4}
+    of_speakers = {speaker: {"wer": score(value)} for speaker, value in (("ann", 1.0), ("bob", 7.0))}
+    systems = {"recordings": system(2.0, scores={"wer": score(2.0, totals=totals)}, speakers=of_speakers),
+               "teacher": system(4.0, scores={"wer": score(4.0), "pesq": score(3.5)}, speakers=of_speakers),
+               "student": system(5.5, scores={"wer": score(5.5), "pesq": score(3.25)}, speakers=of_speakers)}
+    return scores(systems=systems, differences=[{"system": "student", "against": "teacher", **difference}])
+
+
 def test_every_table_names_its_setting():
-    parsed = parse(evaluation_page(scores(metrics={"wer": metric(4.0, totals=dict.fromkeys(
-        ("substitutions", "insertions", "deletions", "words"), 1))}), [row()]))
-    tables = sum(tag == "table" for tag, _ in parsed.opened)
-    assert tables == 3 == " ".join(parsed.words).count("Setting: continuation.")
+    found = tables(evaluation_page(comparison(), []))
+    assert len(found) == 5 and all(caption.startswith("Setting: continuation.") for caption in found)
+
+
+def test_systems_are_rows_the_recordings_first_and_metrics_are_columns():
+    header, *rows = next(iter(tables(evaluation_page(comparison(), [])).values()))
+    assert header == ["system", "WER (pocketsphinx), %\u00a0↓", "PESQ\u00a0↑"]
+    assert [cells[0] for cells in rows] == ["recordings", "teacher", "student"]
+    assert rows[0][2] == "–" and rows[2][2].startswith("3.25 ")
+
+
+def test_differences_are_shown_with_their_sign_and_interval():
+    (_, *rows), = (rows for caption, rows in tables(evaluation_page(comparison(), [])).items() if "paired" in caption)
+    assert rows == [["student", "teacher", "+1.50 (-0.25\u00a0to\u00a0+3.00)"]]
+
+
+def test_every_speaker_has_a_row_for_every_system():
+    (_, *rows), = (rows for caption, rows in tables(evaluation_page(comparison(), [])).items() if "speaker" in caption)
+    assert [cells[:2] for cells in rows] == [[speaker, name] for speaker in ("ann", "bob")
+                                             for name in ("recordings", "teacher", "student")]
+    assert rows[5][2].startswith("7.00")
 
 
 def test_no_text_of_the_user_becomes_a_tag():
-    evil_row = row(EVIL, text=EVIL, status="failed", reason=EVIL, speaker=EVIL, stop_reason=EVIL,
-                   output={"heard": EVIL, "metrics": wer(100.0)}, players={EVIL: f"audio/{EVIL}.wav"})  # fmt: skip
+    said = entry(100.0, "failed", reason=EVIL, heard=EVIL, stop_reason=EVIL)
+    evil_row = row(EVIL, text=EVIL, speaker=EVIL, systems={"recordings": entry(), EVIL: said},
+                   players={EVIL: f"audio/{EVIL}.wav"})  # fmt: skip
+    evil_system = system(4.0, EVIL, left_out={EVIL: 1}, scores={"wer": score(4.0, reasons={EVIL: 1})},
+                         speakers={EVIL: {"wer": score(4.0)}}, unknown_files=[EVIL])  # fmt: skip
+    difference = {"system": EVIL, "against": EVIL, "metric": "wer", "value": 1.0, "interval": None, "pairs": 1}
     evil_scores = scores(
-        setting=EVIL, setting_in_words=EVIL, seed=EVIL, left_out={EVIL: 1}, system={"name": EVIL, "what": EVIL},
-        metrics={"wer": metric(4.0, EVIL, reasons={EVIL: 1}, better=EVIL)}, recogniser={"name": EVIL, "version": EVIL},
+        setting=EVIL, setting_in_words=EVIL, seed=EVIL, refused={EVIL: 1}, differences=[difference],
+        metrics={"wer": METRICS["wer"] | {"label": EVIL}}, recogniser={"name": EVIL, "version": EVIL},
+        systems={"recordings": system(2.0), EVIL: evil_system},
     )  # fmt: skip
     html = evaluation_page(evil_scores, [evil_row])
     parsed = parse(html)
@@ -104,13 +160,16 @@ def test_the_page_needs_nothing_from_elsewhere_but_the_audio_beside_it():
 
 
 def test_values_that_are_missing_are_told_with_their_reasons_and_not_as_zero():
-    silent = metric(None, "PESQ", interval=None, denominator=0, total=2, reasons={"the output is silent": 2})
-    text = " ".join(parse(evaluation_page(scores(metrics={"pesq": silent}, recordings={}), [row()])).words)
-    assert "2: the output is silent" in text and "0 of 2" in text and "0.00" not in text
+    silent = score(None, interval=None, denominator=0, total=2, reasons={"the output is silent": 2})
+    systems = {"recordings": system(2.0), "mini": system(4.0, scores={"wer": score(4.0), "pesq": silent})}
+    found = tables(evaluation_page(scores(systems=systems), []))
+    header, *_ = next(iter(found.values()))
+    assert header == ["system", "WER (pocketsphinx), %\u00a0↓"]
+    assert ["mini", "PESQ", "the output is silent", "2"] in list(found.values())[-1]
 
 
 def test_what_has_no_output_is_shown_first_and_then_the_highest_error_rates():
-    rows = [row("good", 1.0), row("none", 100.0, "missing"), row("bad", 250.0), row("unjudged", None, "refused")]
+    rows = [row("good", 1.0), row("none", 100.0, "missing"), row("bad", 250.0), refused("unjudged")]
     assert [each["id"] for each in worst_first(rows)] == ["none", "bad", "good", "unjudged"]
     assert [each["id"] for each in worst_first(rows, most=2)] == ["none", "bad"]
 
@@ -123,10 +182,8 @@ def test_a_long_list_is_cut_and_says_so():
 
 
 def test_a_set_without_any_output_has_a_page_too():
-    rows = [row("a", 100.0, "missing"), row("b", None, "refused", output={"heard": None, "metrics": {}})]
-    refused = {"id": "c", "text": "", "status": "refused", "reason": "empty", "finished": False, "stop_reason": "",
-               "seconds": None, "prompt_seconds": None, "reference_seconds": None}  # fmt: skip
-    assert "refused: empty" in " ".join(parse(evaluation_page(scores(), [*rows, refused])).words)
+    rows = [row("a", 100.0, "missing"), row("b", None, "missing"), refused("c")]
+    assert "refused: empty" in " ".join(parse(evaluation_page(scores(), rows)).words)
 
 
 def decoded(png):
