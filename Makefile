@@ -1,6 +1,7 @@
 # make demo   the whole chain at smoke size on the speech in examples/speech (DATA=FOLDER for your own)
 # make test   environment and tests
-# Both need nothing but Python 3.11 or newer.
+# make bench  speed and memory beside the encodec package
+# They need nothing but Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DATA ?= examples/speech
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test lint clean
+.PHONY: env demo test bench lint clean
 
 env: $(STAMP)
 
@@ -27,6 +28,9 @@ lint: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -43,6 +43,9 @@ def _option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text)
 
 
+_TRACKER = "Where curves go too: tensorboard, wandb or mlflow; by default none."
+
+
 def common_options(
     preset: Annotated[str, _option("Size of everything: paper, single-gpu, mini or smoke.")] = "mini",
     config: Annotated[str | None, _option("YAML file of settings (or of one section a stage).")] = None,
@@ -126,22 +129,31 @@ def curate(
 def train_codec(
     data: Annotated[str, _option("Manifest folder.")],
     out: Annotated[str, _option("Run folder to write.")],
-    arch: Annotated[str | None, _option("Codec architecture: encodec.")] = None,
+    arch: Annotated[str | None, _option("Codec architecture: encodec, speechtokenizer or spectral.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
+    tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train a 48 Hz residual-VQ codec."""
-    return {"data": data, "out": out, "codec.arch": arch, "training.steps": steps}
+    return {"data": data, "out": out, "codec.arch": arch, "training.steps": steps,
+            "training.tracker": tracker}
 
 
 @_stage("mreq", "mreq")
 def mreq(
-    teacher: Annotated[str, _option("Codec to post-train: a run, a checkpoint or a .pt file.")],
+    teacher: Annotated[str, _option("Codec to post-train: a run, a checkpoint, a .pt file, Meta's EnCodec (.th, folder "
+                                    "or facebook/encodec_24khz), or package.module:make.")],
     data: Annotated[str, _option("Manifest folder.")],
     out: Annotated[str, _option("Run folder to write.")],
+    rates: Annotated[str | None, _option("Frame rates in Hz, such as 8,16,48; by default 1/6, 1/3, 1/2 and all of the "
+                                         "teacher's, as in Table 1.")] = None,
+    alphas: Annotated[str | None, _option("Codebooks of the teacher for each rate, such as 1,2,5.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
+    tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Post-train a codec into an 8/16/24/48 Hz hierarchy."""
-    return {"teacher": teacher, "data": data, "out": out, "training.steps": steps}
+    return {"teacher": teacher, "data": data, "out": out, "rates": _numbers(rates, "--rates", float),
+            "alphas": _numbers(alphas, "--alphas", int), "training.steps": steps,
+            "training.tracker": tracker}
 
 
 @_stage("tokenize", "tokenize_corpus")
@@ -162,9 +174,11 @@ def train_ar(
     system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
     init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
+    tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the AR language model (six delayed streams at 8 Hz; VALL-E: one at 48 Hz)."""
-    return {"tokens": tokens, "out": out, "system": system, "init": init, "training.steps": steps}
+    return {"tokens": tokens, "out": out, "system": system, "init": init, "training.steps": steps,
+            "training.tracker": tracker}
 
 
 @_stage("train-nar", "train_nar")
@@ -175,9 +189,11 @@ def train_nar(
     system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
     init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
+    tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the NAR language model (the other codebooks, at 48 Hz)."""
-    return {"tokens": tokens, "codec": codec, "out": out, "system": system, "init": init, "training.steps": steps}
+    return {"tokens": tokens, "codec": codec, "out": out, "system": system, "init": init, "training.steps": steps,
+            "training.tracker": tracker}
 
 
 _MODEL = "Model folder; by default $HALLE_MODEL, then the model that ships with halle."
@@ -211,18 +227,25 @@ def synth(
 def evaluate(
     set_: Annotated[str, _option("Test set: a name below --data-root, or a manifest folder.", "--set")],
     model: Annotated[str | None, _option(_MODEL)] = None,
-    codec: Annotated[str | None, _option("Codec, in place of the model's.")] = None,
+    codec: Annotated[list[str] | None, _option("Codec, in place of the model's; several with --reconstruct.")] = None,
     ar: Annotated[str | None, _option("AR run, in place of the model's.")] = None,
     nar: Annotated[str | None, _option("NAR run, in place of the model's.")] = None,
     hypotheses: Annotated[str | None, _option("Score the audio in this folder; file stems are ids.")] = None,
     setting: Annotated[str | None, _option("cross-sentence, continuation or reconstruction.")] = None,
-    out: Annotated[str | None, _option("Folder to write; by default eval/SET.")] = None,
+    reconstruct: Annotated[bool, _option("Encode and decode the recordings; the first codec is what the others are "
+                                         "compared with.", "--reconstruct")] = False,
+    out: Annotated[str | None, _option("Folder to write; by default eval/SET or eval/SET-reconstruction.")] = None,
     data_root: Annotated[str | None, _option("Where named test sets are; by default $HALLE_DATA, then data.")] = None,
     max_items: Annotated[int | None, _option("Score the first N utterances only.")] = None,
 ) -> dict[str, Any]:
-    """Score a model, or anyone's audio, on a test set."""
-    return {"set": set_, "model": model, "codec": codec, "ar": ar, "nar": nar, "hypotheses": hypotheses,
-            "setting": setting, "out": out, "data_root": data_root, "max_items": max_items}
+    """Score a model, codecs, or anyone's audio, on a test set."""
+    if reconstruct and setting not in (None, "reconstruction"):
+        raise typer.BadParameter(f"expected no other setting beside --reconstruct, got `{setting}`",
+                                 param_hint="--setting")
+    first, *further = codec or [None]
+    return {"set": set_, "model": model, "codec": first, "further_codecs": further or None, "ar": ar, "nar": nar,
+            "hypotheses": hypotheses, "setting": "reconstruction" if reconstruct else setting, "out": out,
+            "data_root": data_root, "max_items": max_items}
 
 
 @app.command("pack", rich_help_panel=HELPERS)
@@ -241,6 +264,15 @@ def pack(
         return importlib.import_module("stages.pack").run(codec, ar, nar, out)
 
     Console(0, json_output, debug).run(work, _next_step("pack", {"out": out}))
+
+
+def _numbers(text: str | None, option: str, kind: type) -> tuple | None:
+    """Read numbers with commas between."""
+    try:
+        return None if text is None else tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        example = "8,16,24,48" if kind is float else "1,2,2,3"
+        raise typer.BadParameter(f"expected numbers such as {example}, got `{text}`", param_hint=option) from None
 
 
 def _range(text: str | None, option: str) -> tuple[float, float] | None:

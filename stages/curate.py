@@ -19,13 +19,13 @@ from stages.artifacts.run_dir import CONFIG, Output, check_output, claim_output
 from stages.config.resolve import flatten, running_keys
 from stages.config.stage_configs import CurateConfig
 from stages.curation.clips import CLIPS, write_utterances
-from stages.curation.parallel import ordered_map
 from stages.curation.readers import Corpus, read_corpus
 from stages.curation.screening import Measurement, Rejection, measure, screen
 from stages.curation.segmentation import Assembly, assemble
 from stages.curation.splits import assign_splits, texts_in_several_splits
 from stages.curation.statistics import describe
 from stages.errors import BadInputsError, UsageError
+from stages.parallel import ordered_map
 from stages.progress import Progress
 
 log = logging.getLogger("halle.curate")

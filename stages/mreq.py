@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,28 +13,35 @@ from torch import Tensor
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.losses import fld_loss, hsr_loss
+from stages.artifacts.samples import Sample
+from stages.codec.health import revived_codes, training_health
+from stages.codec.losses import fld_loss, gradient_norms, hsr_loss
 from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
+from stages.codec.probe import IgnoredBlockWatch, in_words, probe_blocks
 from stages.codec.quantizer import Ranks
-from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
-from stages.codec.registry import codec_fingerprint, export_codec, load_codec, load_teacher
-from stages.codec.residual import ResidualCodec
+from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction, reconstruct_whole
+from stages.codec.registry import PlainCodec, codec_fingerprint, export_codec, load_codec, load_teacher
+from stages.config.hierarchy_rates import describe_blocks, resolve_blocks
 from stages.config.stage_configs import MReQConfig
+from stages.data.read_ahead import CropReader
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
-from stages.errors import DivergedError, UsageError
+from stages.errors import UsageError
+from stages.metrics.validation import held_out_speech
+from stages.reports.run import update_report
 from stages.training.loop import Run, train_once
 
 STAGE = "mreq"
 EXPORT = "mreq.pt"
-IGNORED_PERPLEXITY = 1.05  # a codebook whose codes are this predictable carries nothing
+PROBED_ITEMS = 8  # each is decoded twice as often as there are blocks
 log = logging.getLogger("halle.mreq")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads, opened and checked."""
+    """What a run reads, opened and checked; `config` has the blocks that `rates` and `alphas` stand for."""
 
-    teacher: ResidualCodec
+    config: MReQConfig
+    teacher: PlainCodec
     manifest: Manifest
     crops: WaveformCrops
     held_out: WaveformCrops
@@ -42,11 +51,12 @@ class Inputs:
 def run(config: MReQConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds, and export `mreq.pt`."""
     inputs = _open(config)
+    config = inputs.config
     process = Run(config)
     rates = _check_bit_rate(_student(config, inputs.teacher), inputs.teacher)
     export = Path(config.out) / EXPORT
     result, _ = train_once(process, STAGE, config, inputs.parents, lambda: MReQTask(config, inputs, process),
-                           lambda checkpoint: export_codec(load_codec(checkpoint), export))
+                           lambda checkpoint: export_codec(load_codec(checkpoint), export), update_report)
     return {
         "run": config.out,
         "codec": export.as_posix(),
@@ -55,12 +65,14 @@ def run(config: MReQConfig) -> dict:
         **rates,
         **{f"validation_{name}": round(result.measures[name], 5) for name in ("l1", "mel", "si_sdr")
            if name in result.measures},
+        **{name: round(value, 5) for name, value in result.measures.items() if name.startswith("probe.")},
     }  # fmt: skip
 
 
 def plan(config: MReQConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     inputs = _open(config)
+    config = inputs.config
     check_output(STAGE, config, inputs.parents)
     student = _student(config, inputs.teacher)
     return {
@@ -71,6 +83,7 @@ def plan(config: MReQConfig) -> dict:
         "too_short_utterances": inputs.crops.num_left_out,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
         **_check_bit_rate(student, inputs.teacher),
+        "blocks": describe_blocks(config.mrvq.blocks, _latent_rate(inputs.teacher)),
         "streams": {spec.name: f"{spec.num_codebooks} x {spec.frame_rate:g} Hz" for spec in student.transmitted},
         "distillation_pairs": [list(pair) for pair in config.mrvq.fld_pairs],
         "steps": config.training.steps,
@@ -83,17 +96,22 @@ def _open(config: MReQConfig) -> Inputs:
         raise UsageError("expected a codec after --teacher, got none", "make one with: halle train-codec")
     if not config.data:
         raise UsageError("expected a manifest folder after --data, got none", "make one with: halle curate")
-    fld_weights(config)
-    hsr_weights(config)
     own_items(config.training.batch_size, config.training.accumulation, 0, 0, 1)
     teacher = load_teacher(config.teacher)
+    config = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks)
+    fld_weights(config)
+    hsr_weights(config)
     manifest = read_manifest(config.data)
     alignment = teacher.hop_length * config.mrvq.alignment_frames
     least = max(config.discriminator.fft_sizes)
     samples = crop_length(config.crop_seconds, teacher.sample_rate, alignment, least)
     crops = training_and_validation_crops(manifest, teacher.sample_rate, samples, config.seed, config.max_bad)
     parents = {"data": manifest.fingerprint, "teacher": codec_fingerprint(teacher)}
-    return Inputs(teacher, manifest, *crops, parents)
+    return Inputs(config, teacher, manifest, *crops, parents)
+
+
+def _latent_rate(teacher: PlainCodec) -> Fraction:
+    return Fraction(teacher.sample_rate, teacher.hop_length)
 
 
 def fld_weights(config: MReQConfig) -> tuple[float, ...]:
@@ -114,11 +132,11 @@ def _each(weights: tuple[float, ...] | float, number: int, key: str, what: str) 
     return found
 
 
-def _student(config: MReQConfig, teacher: ResidualCodec) -> MultiResolutionCodec:
-    return MultiResolutionCodec.from_teacher(teacher, config.mrvq, config.init_codebooks)
+def _student(config: MReQConfig, teacher: PlainCodec) -> MultiResolutionCodec:
+    return MultiResolutionCodec.from_teacher(teacher, config.mrvq, config.init_codebooks, config.init_autoencoder)
 
 
-def _check_bit_rate(student: MultiResolutionCodec, teacher: ResidualCodec) -> dict[str, float]:
+def _check_bit_rate(student: MultiResolutionCodec, teacher: PlainCodec) -> dict[str, float]:
     """Return the bit rates of both, from the streams; warn when they differ, which the paper's blocks do not."""
     ours, theirs = student.bits_per_second, teacher.bits_per_second
     if ours != student.config.bits_per_second:
@@ -141,6 +159,10 @@ class MReQTask:
         self.fld_weights, self.hsr_weights = fld_weights(config), hsr_weights(config)
         recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
+        self.reader = CropReader.of_run(inputs.crops, config.training, process.rank, process.world_size)
+        self.speech = process.processes.on_main(partial(held_out_speech, inputs.held_out.utterances,
+                                                        self.codec.sample_rate, config.training))
+        self.watch = self.networks["ignored_block"] = IgnoredBlockWatch(config.ignored_block)
 
     @torch.no_grad()
     def prepare(self, run: Run) -> None:
@@ -153,27 +175,51 @@ class MReQTask:
         log.info("codebooks of %d blocks start from %d crops", self.config.mrvq.num_blocks, num_crops)
 
     def batch(self, step: int, micro: int, run: Run) -> Tensor:
-        training = self.config.training
-        items = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
-        return self.inputs.crops.batch(step, items).to(run.device)
+        return self.reader.batch(step, micro).to(run.device, non_blocking=True)
 
     def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
-        ranks = _ranks(run)
+        ranks, frozen = _ranks(run), run.step <= self.config.frozen_steps
         with run.autocast():
-            output = self.codec.mrvq(self.codec.encode_latents(batch), ranks)
+            with torch.set_grad_enabled(not frozen):
+                latents = self.codec.encode_latents(batch)
+            output = self.codec.mrvq(latents, ranks)
+        losses = self.losses_at_latents(output, batch, run)
+        weighted = {**losses, "commitment": self.config.losses.commitment * losses["commitment"]}
+        if frozen:
+            extra = self.diagnostics(latents, output, weighted, run)
+            run.backward(sum(weighted.values()))
+            return {**losses, **extra}
+        with run.autocast():
             estimate = self.codec.decode_latents(output.quantized)
-        losses = self.objective(estimate.float(), batch, ranks, run.step)
-        fld = fld_loss(self.distillation_pairs(output, batch, run), self.fld_weights)
-        hsr = hsr_loss(output.hsr_pairs, self.hsr_weights)
-        commitment = torch.cat(list(output.commitments.values())).mean()
-        extra = {}
-        if run.step % self.config.training.log_every == 0:
-            extra = _gradients_at_blocks(output, {"nac": losses.balanced, "fld": fld, "hsr": hsr}, ranks)
-        if losses.discriminator is not None:
-            extra["discriminator"] = losses.discriminator
-            run.backward(losses.discriminator)
-        run.backward(losses.balanced + self.config.losses.commitment * commitment + fld + hsr)
-        return {**losses.values, "commitment": commitment, "fld": fld, "hsr": hsr, **extra}
+        judged = self.objective(estimate.float(), batch, ranks, run.step)
+        weighted["nac"] = judged.balanced
+        extra = self.diagnostics(latents, output, weighted, run)
+        if judged.discriminator is not None:
+            extra["discriminator"] = judged.discriminator
+            run.backward(judged.discriminator)
+        run.backward(sum(weighted.values()))
+        return {**judged.values, **losses, **extra}
+
+    def losses_at_latents(self, output: MRVQOutput, batch: Tensor, run: Run) -> dict[str, Tensor]:
+        """Return FLD and HSR, weighted, and the mean commitment, which is not."""
+        return {
+            "fld": fld_loss(self.distillation_pairs(output, batch, run), self.fld_weights),
+            "hsr": hsr_loss(output.hsr_pairs, self.hsr_weights),
+            "commitment": torch.cat(list(output.commitments.values())).mean(),
+        }
+
+    def diagnostics(self, latents: Tensor, output: MRVQOutput, losses: dict[str, Tensor],
+                    run: Run) -> dict[str, Tensor]:  # fmt: skip
+        """Return, at steps that are logged, each loss's gradient norm and the codebooks' health."""
+        if run.step % self.config.training.log_every:
+            return {}
+        # NAC at h; FLD at c~_1, which is in every h_s as it is in h; the others where they reach everything
+        places = {"nac": [output.quantized], "fld": [output.partial_sums[0]],
+                  "hsr": [restored for _, restored in output.hsr_pairs], "commitment": [latents]}  # fmt: skip
+        reached = {name: (loss, places[name]) for name, loss in losses.items() if places[name][0].requires_grad}
+        norms = gradient_norms(reached, _ranks(run))
+        return {**{f"gradient_at_h.{name}": norm for name, norm in norms.items()},
+                **training_health(self.codec.quantizers())}  # fmt: skip
 
     def distillation_pairs(self, output: MRVQOutput, batch: Tensor, run: Run) -> list[tuple[Tensor, Tensor]]:
         """Return (student h_s, teacher h_t) of equations 15 and 16 for every pair of P."""
@@ -184,35 +230,18 @@ class MReQTask:
     def validate(self, run: Run) -> dict[str, float]:
         waveforms = self.inputs.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
         measures = measure_reconstruction(self.codec, waveforms, self.objective.mel)
-        lowest = self.codec.hierarchy.lowest
-        perplexities = [measures[f"perplexity.{lowest.name}.{i + 1}"] for i in range(lowest.num_codebooks)]
-        if max(perplexities) < IGNORED_PERPLEXITY:
-            raise DivergedError(
-                f"the {lowest.frame_rate:g} Hz block is ignored: all its codes are the same "
-                f"(perplexity `{max(perplexities):.3f}` of {lowest.codebook_size})",
-                "start from a trained teacher, or raise `losses.fld` and `losses.hsr`")  # fmt: skip
+        measures |= run.processes.on_main(lambda: self.speech.measure(partial(reconstruct_whole, self.codec))) or {}
+        measures |= probe_blocks(self.codec, self.teacher, [waveforms[:PROBED_ITEMS]])
+        measures |= {name: float(count) for name, count in revived_codes(self.codec.quantizers()).items()}
+        log.info("step %d, %s", run.step, in_words(measures))
+        self.watch.look(measures, self.codec.hierarchy.lowest, run.step, _ranks(run))
         return measures
+
+    def samples(self, run: Run) -> list[Sample]:
+        return self.speech.samples(partial(reconstruct_whole, self.codec))
 
     def identity(self) -> tuple[str, dict, dict]:
         return "codec", self.codec.export_config(), self.inputs.parents
-
-
-def _gradients_at_blocks(output: MRVQOutput, losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Return the gradient norm of each term at what the blocks give: with it, weights can be set from a ratio.
-
-    NAC is taken at h; FLD at c~_1, which is in every h_s as it is in h; HSR at all D_k(b~_k) together.
-    """
-    places = {"nac": [output.quantized], "fld": [output.partial_sums[0]],
-              "hsr": [reconstruction for _, reconstruction in output.hsr_pairs]}  # fmt: skip
-    norms = {}
-    for name, loss in losses.items():
-        if not loss.requires_grad:
-            continue
-        gradients = torch.autograd.grad(loss, places[name], retain_graph=True)
-        squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
-        # each process differentiates the mean over its own items, a world_size-th of all
-        norms[f"gradient_at_h.{name}"] = ranks.sum(squares).sqrt() / ranks.world_size
-    return norms
 
 
 def _ranks(run: Run) -> Ranks:

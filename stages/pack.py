@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stages.artifacts.checkpoint import Checkpoint, exported_tensors, load_checkpoint, save_checkpoint
 from stages.artifacts.storage import FORMAT_VERSION, staged_folder, write_json
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.errors import UsageError
@@ -23,7 +23,8 @@ def run(codec: str, ar: str, nar: str, out: str) -> dict:
     fingerprint = codec_fingerprint(loaded_codec)
     check_belonging(fingerprint, parts["ar"], parts["nar"])
     with staged_folder(target) as temporary:
-        save_checkpoint(temporary / "codec", "codec", loaded_codec.export_config(), loaded_codec.state_dict(), {})
+        save_checkpoint(temporary / "codec", "codec", loaded_codec.export_config(),
+                        exported_tensors(loaded_codec), {})
         for name, part in parts.items():
             save_checkpoint(temporary / name, part.kind, part.architecture, part.tensors, part.parents)
         description = _describe(loaded_codec, fingerprint, parts)

@@ -29,9 +29,10 @@ from stages.artifacts.token_store import (
     TokenUtterance,
 )
 from stages.codec.base import Codec
+from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.stage_configs import TokenizeConfig
-from stages.data.encoding import aligned_batches, encode_batch, read_waveforms
+from stages.data.encoding import aligned_batches, encode_batches, read_waveforms
 from stages.errors import BadInputsError, UsageError
 from stages.progress import Progress
 from stages.text.corpus import Item, apply_policy, normalised_item
@@ -41,6 +42,7 @@ from stages.training.processes import Processes
 
 log = logging.getLogger("halle.tokenize")
 
+MOST_WORKERS = 8  # each holds the activations of a batch
 RUN_FILES = (CONFIG, PROVENANCE, LOG, LOCK)  # about the run, not part of the tokens
 
 
@@ -144,7 +146,7 @@ def write_shards(work: Work, writer: TokenStoreWriter, config: TokenizeConfig, d
     missing = [index for index in mine if not writer.has_shard(index)]
     total = sum(len(work.shard(index)) for index in mine)
     progress = Progress("encoding", total, start=total - sum(len(work.shard(index)) for index in missing))
-    codec = work.codec.to(device)
+    codec = for_inference(work.codec.to(device))
     try:
         for index in missing:
             writer.write_shard(index, *_encode_shard(work.shard(index), codec, work.tokenizer, config, progress))
@@ -157,9 +159,11 @@ def _encode_shard(items: list[Item], codec: Codec, tokenizer: TextTokenizer, con
     """Return the shard's utterances and rejections, both in the manifest's order."""
     rejections = {item.utterance.id: item.rejection for item in items if item.rejection}
     made: dict[str, TokenUtterance] = {}
-    loaded = read_waveforms(items, codec.sample_rate, rejections)
-    for batch in aligned_batches(loaded, codec, config.batch_seconds):
-        codes = encode_batch(codec, [waveform for _, waveform in batch])
+    workers = config.workers or min(MOST_WORKERS, torch.get_num_threads())
+    on_cpu = next(codec.parameters()).device.type == "cpu"
+    loaded = read_waveforms(items, codec.sample_rate, rejections, workers)
+    batches = aligned_batches(loaded, codec, config.batch_seconds)
+    for batch, codes in encode_batches(codec, batches, workers if on_cpu else 1):
         for (item, waveform), streams in zip(batch, codes, strict=True):
             made[item.utterance.id] = _token_utterance(item, len(waveform), codec.sample_rate, tokenizer, streams)
         progress.advance(len(batch))

@@ -16,6 +16,7 @@ from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.transformer import InitReport
+from stages.reports.run import update_report
 from stages.training.loop import Run, train_once
 from stages.training.optim import parameter_groups
 
@@ -27,7 +28,8 @@ def run(config: TrainARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
     data, init, parents = _open(config)
     process = Run(config)
-    result, task = train_once(process, STAGE, config, parents, lambda: ARTask(config, data, init, parents))
+    result, task = train_once(process, STAGE, config, parents, lambda: ARTask(config, data, init, parents),
+                              report=update_report)
     return {
         "run": config.out,
         "checkpoint": result.checkpoint.as_posix(),
@@ -112,6 +114,7 @@ class ARTask:
         # The loop averages gradients over processes; each adds its share of the mean over all real tokens.
         run.backward((sums.losses / tokens).mean() * float(counted) * run.world_size)
         return {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
+                "tokens": tokens.sum() * self.config.training.accumulation,  # of a step: micro-batches are averaged
                 **_by_codebook("loss", losses / tokens)}  # fmt: skip
 
     def validate(self, run: Run) -> dict[str, float]:

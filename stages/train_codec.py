@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stages.artifacts.manifest import Manifest, read_manifest
+from stages.artifacts.manifest import read_manifest
 from stages.artifacts.run_dir import check_output
-from stages.codec.quantizer import Ranks
-from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction
+from stages.artifacts.samples import Sample
+from stages.codec.health import revived_codes, training_health
+from stages.codec.quantizer import QuantizerOutput, Ranks
+from stages.codec.reconstruction import (
+    adversarial_recipe,
+    codec_optimizer,
+    measure_reconstruction,
+    reconstruct_whole,
+)
 from stages.codec.registry import export_codec, load_codec
 from stages.codec.residual import ResidualCodec
+from stages.codec.speech_tokenizer import SemanticDistillation, gradients_at_latents
 from stages.config.stage_configs import TrainCodecConfig
+from stages.data.read_ahead import CropReader
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
+from stages.metrics.validation import held_out_speech
+from stages.reports.run import update_report
+from stages.speech.ssl import AlignedFeatures, load_hubert
 from stages.training.loop import Run, train_once
 
 STAGE = "train-codec"
 log = logging.getLogger("halle.train_codec")
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, opened and checked. `teacher` is a `speechtokenizer`'s alone."""
+
+    crops: WaveformCrops
+    held_out: WaveformCrops
+    teacher: AlignedFeatures | None
+    parents: dict[str, str]
+
+
 def run(config: TrainCodecConfig) -> dict:
-    """Train to `training.steps`, continuing what `out` holds, and export `encodec.pt`."""
-    manifest, crops, held_out = _open(config)
+    """Train to `training.steps`, continuing what `out` holds, and export one file named after the `arch`."""
+    inputs = _open(config)
     process = Run(config)
-    parents = {"data": manifest.fingerprint}
     export = Path(config.out) / f"{config.codec.arch}.pt"
-    result, _ = train_once(process, STAGE, config, parents,
-                           lambda: CodecTask(config, crops, held_out, parents, process),
-                           lambda checkpoint: export_codec(load_codec(checkpoint), export))
+    result, _ = train_once(process, STAGE, config, inputs.parents, lambda: CodecTask(config, inputs, process),
+                           lambda checkpoint: export_codec(load_codec(checkpoint), export), update_report)
     return {
         "run": config.out,
         "codec": export.as_posix(),
@@ -46,15 +68,15 @@ def run(config: TrainCodecConfig) -> dict:
 
 def plan(config: TrainCodecConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
-    manifest, crops, held_out = _open(config)
-    check_output(STAGE, config, {"data": manifest.fingerprint})
+    inputs = _open(config)
+    check_output(STAGE, config, inputs.parents)
     with torch.device("meta"):
         codec = ResidualCodec(config.codec)
     return {
         "data": config.data,
-        "train_utterances": len(crops),
-        "validation_utterances": len(held_out),
-        "too_short_utterances": crops.num_left_out,
+        "train_utterances": len(inputs.crops),
+        "validation_utterances": len(inputs.held_out),
+        "too_short_utterances": inputs.crops.num_left_out,
         "parameters": sum(parameter.numel() for parameter in codec.parameters()),
         "bits_per_second": codec.bits_per_second,
         "frame_rate": config.codec.autoencoder.frame_rate,
@@ -63,7 +85,7 @@ def plan(config: TrainCodecConfig) -> dict:
     }
 
 
-def _open(config: TrainCodecConfig) -> tuple[Manifest, WaveformCrops, WaveformCrops]:
+def _open(config: TrainCodecConfig) -> Inputs:
     if not config.data:
         raise UsageError("expected a manifest folder after --data, got none", "make one with: halle curate")
     if config.codec.mrvq is not None:
@@ -77,29 +99,46 @@ def _open(config: TrainCodecConfig) -> tuple[Manifest, WaveformCrops, WaveformCr
     own_items(training.batch_size, training.accumulation, 0, 0, 1)
     manifest = read_manifest(config.data)
     crops = training_and_validation_crops(manifest, autoencoder.sample_rate, samples, config.seed, config.max_bad)
-    return manifest, *crops
+    teacher = _teacher(config)
+    parents = {"data": manifest.fingerprint}
+    if teacher is not None:
+        parents["semantic"] = teacher.model.fingerprint
+    return Inputs(*crops, teacher, parents)
+
+
+def _teacher(config: TrainCodecConfig) -> AlignedFeatures | None:
+    if config.codec.arch != "speechtokenizer":
+        return None
+    autoencoder, semantic = config.codec.autoencoder, config.semantic
+    return AlignedFeatures(load_hubert(semantic.model, semantic.layer), autoencoder.sample_rate,
+                           autoencoder.hop_length)  # fmt: skip
 
 
 class CodecTask:
     """EnCodec's recipe: reconstruction against a discriminator, both updated every step, commitment outside the
-    balancer, codebooks by moving averages."""
+    balancer, codebooks by moving averages. A `speechtokenizer`'s first codebook is taught beside it."""
 
-    def __init__(self, config: TrainCodecConfig, crops: WaveformCrops, held_out: WaveformCrops,
-                 parents: dict[str, str], process: Run):  # fmt: skip
+    def __init__(self, config: TrainCodecConfig, inputs: Inputs, process: Run):
         torch.manual_seed(config.seed)
-        self.config, self.crops, self.held_out, self.parents = config, crops, held_out, parents
+        self.config, self.inputs = config, inputs
         self.codec = ResidualCodec(config.codec)
         recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
+        if inputs.teacher is not None:
+            inputs.teacher.to(process.device)
+            self.distillation = SemanticDistillation(self.codec.latent_dim, inputs.teacher.model.dim)
+            self.networks["semantic"] = self.distillation
+            self.optimizers["semantic"] = codec_optimizer(self.distillation, config.training)
+        self.reader = CropReader.of_run(inputs.crops, config.training, process.rank, process.world_size)
+        self.speech = process.processes.on_main(partial(held_out_speech, inputs.held_out.utterances,
+                                                        self.codec.sample_rate, config.training))
         self.started = False  # asks the device only once whether the codebooks are there
 
     def prepare(self, run: Run) -> None:
         """Nothing: the codebooks start when `quantizer_start_step` is over."""
 
     def batch(self, step: int, micro: int, run: Run) -> Tensor:
-        training = self.config.training
-        items = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
-        return self.crops.batch(step, items).to(run.device)
+        return self.reader.batch(step, micro).to(run.device, non_blocking=True)
 
     def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
         ranks = _ranks(run)
@@ -114,33 +153,53 @@ class CodecTask:
         losses = self.objective(estimate.float(), batch, ranks, run.step)
         logged, total = dict(losses.values), losses.balanced
         if quantized:
-            logged["commitment"] = output.commitment.mean()
-            total = total + self.config.losses.commitment * logged["commitment"]
+            taught = self.losses_at_latents(output, batch)
+            weighted = {name: getattr(self.config.losses, name) * loss for name, loss in taught.items()}
+            if run.step % self.config.training.log_every == 0:
+                logged |= gradients_at_latents(latents, {"nac": losses.balanced, **weighted}, ranks)
+                logged |= training_health(self.codec.quantizers())
+            logged |= taught
+            total = total + sum(weighted.values())
         if losses.discriminator is not None:
             logged["discriminator"] = losses.discriminator
             run.backward(losses.discriminator)
         run.backward(total)
         return logged
 
+    def losses_at_latents(self, output: QuantizerOutput, batch: Tensor) -> dict[str, Tensor]:
+        """Return the losses that bypass the balancer, by the name of their weight."""
+        losses = {"commitment": output.commitment.mean()}
+        if self.inputs.teacher is not None:
+            losses["semantic"] = self.distillation(output.first, self.inputs.teacher(batch))
+        return losses
+
     @torch.no_grad()
     def start_codebooks(self, run: Run) -> None:
         """Start the codebooks from k-means on enough crops; every process gathers the same ones."""
         quantizer = self.config.codec.quantizer
         wanted = quantizer.kmeans_vectors_per_code * quantizer.codebook_size
-        num_crops = -(-wanted * self.codec.hop_length // self.crops.crop_samples)
-        parts = [self.codec.encode_latents(part.to(run.device)) for part in self.crops.batches(0, num_crops)]
+        num_crops = -(-wanted * self.codec.hop_length // self.inputs.crops.crop_samples)
+        parts = [self.codec.encode_latents(part.to(run.device)) for part in self.inputs.crops.batches(0, num_crops)]
         latents = torch.cat(parts)
         vectors = latents.transpose(1, 2).reshape(-1, self.codec.latent_dim)
         self.codec.quantizer.initialise(vectors, self.config.seed, _ranks(run))
         log.info("%d codebooks start from k-means on %d vectors", self.codec.num_codebooks, len(vectors))
 
     def validate(self, run: Run) -> dict[str, float]:
-        waveforms = self.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
+        waveforms = self.inputs.held_out.batch(0, range(self.config.training.validation_items)).to(run.device)
         quantized = run.step > self.config.quantizer_start_step
-        return measure_reconstruction(self.codec, waveforms, self.objective.mel, quantized)
+        measures = measure_reconstruction(self.codec, waveforms, self.objective.mel, quantized)
+        decode = partial(reconstruct_whole, self.codec, quantized=quantized)
+        measures |= run.processes.on_main(lambda: self.speech.measure(decode)) or {}
+        revived = revived_codes(self.codec.quantizers()) if quantized else {}
+        return {**measures, **{name: float(count) for name, count in revived.items()}}
+
+    def samples(self, run: Run) -> list[Sample]:
+        quantized = run.step > self.config.quantizer_start_step
+        return self.speech.samples(partial(reconstruct_whole, self.codec, quantized=quantized))
 
     def identity(self) -> tuple[str, dict, dict]:
-        return "codec", self.codec.export_config(), self.parents
+        return "codec", self.codec.export_config(), self.inputs.parents
 
 
 def _ranks(run: Run) -> Ranks:

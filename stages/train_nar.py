@@ -20,6 +20,7 @@ from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
 from stages.lm.nar import NARModel
 from stages.lm.transformer import InitReport, valid_positions
+from stages.reports.run import update_report
 from stages.training.loop import Run, train_once
 from stages.training.optim import parameter_groups
 
@@ -33,7 +34,8 @@ def run(config: TrainNARConfig) -> dict:
     data, codec, init, parents = _open(config)
     process = Run(config)
     result, task = train_once(process, STAGE, config, parents,
-                              lambda: NARTask(config, data, codec.to(process.device), init, parents))
+                              lambda: NARTask(config, data, codec.to(process.device), init, parents),
+                              report=update_report)
     return {
         "run": config.out,
         "checkpoint": result.checkpoint.as_posix(),
@@ -161,7 +163,8 @@ class NARTask:
         loss, tokens, correct = run.sum_over_ranks(local)
         # The loop averages gradients over processes; each adds its share of the mean over all real tokens.
         run.backward(total / tokens * float(counted) * run.world_size)
-        return {"loss": loss / tokens, "accuracy": correct / tokens}
+        return {"loss": loss / tokens, "accuracy": correct / tokens,
+                "tokens": tokens * self.config.training.accumulation}  # of a step: micro-batches are averaged
 
     def validate(self, run: Run) -> dict[str, float]:
         """Return loss and accuracy from true features, over all levels and for each."""

@@ -14,6 +14,7 @@ from stages.config.resolve import resolve
 
 TINY_TRAINING = (
     "training.batch_size=2", "training.validation_items=2", "training.log_every=2", "training.validate_every=100",
+    "training.validation_utterances=0",
     "training.save_every=5", "training.learning_rate=0.001", "discriminator.filters=2",
     "discriminator.fft_sizes=[512, 256]", "discriminator.warmup_steps=0",
 )  # fmt: skip

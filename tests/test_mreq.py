@@ -7,7 +7,8 @@ import torch
 from codec_runs import assert_same_state, codec_config, make_manifest, mreq_config
 
 from stages import mreq, train_codec
-from stages.artifacts.checkpoint import load_checkpoint
+from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
+from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.registry import codec_fingerprint, load_codec, load_teacher
 from stages.errors import DivergedError, UsageError
 from stages.training.loop import Run
@@ -55,7 +56,8 @@ def test_five_steps_and_five_more_equal_ten(finished, data, teacher, tmp_path) -
 
 def test_distillation_losses_and_their_gradients_at_h_are_logged(finished) -> None:
     rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    for name in ("fld", "hsr", "commitment", "gradient_at_h.nac", "gradient_at_h.fld", "gradient_at_h.hsr"):
+    for name in ("fld", "hsr", "commitment", "gradient_at_h.nac", "gradient_at_h.fld", "gradient_at_h.hsr",
+                 "gradient_at_h.commitment"):  # fmt: skip
         assert rows[0][name] > 0, name
     measured = next(row for row in rows if "validation.mel" in row)
     assert {f"validation.perplexity.quant1.{k}" for k in range(1, 7)} <= measured.keys()
@@ -75,6 +77,25 @@ def test_the_teacher_stays_as_it_was(data, teacher, tmp_path) -> None:
     own = dict(load_teacher(teacher).autoencoder.named_parameters())
     moved = [name for name, p in task.codec.autoencoder.named_parameters() if not torch.equal(p, own[name])]
     assert len(moved) == len(own), "the student's encoder and decoder train on"
+
+
+def test_at_first_only_the_quantizer_learns_when_told_so(data, teacher, tmp_path) -> None:
+    config = mreq_config(data, teacher, tmp_path / "run", 10, "frozen_steps=4")
+    mreq.run(config.model_copy(update={"training": config.training.model_copy(update={"steps": 4})}))
+    frozen = load_codec(tmp_path / "run")
+    own = load_teacher(teacher)
+    for name, tensor in frozen.autoencoder.state_dict().items():
+        assert torch.equal(tensor, own.autoencoder.state_dict()[name]), name
+    fresh = MultiResolutionCodec.from_teacher(own, config.mrvq).state_dict()
+    found = frozen.mrvq.state_dict()
+    moved = [name for name, tensor in found.items() if not torch.equal(tensor, fresh[f"mrvq.{name}"])]
+    assert any("sub_encoder" in name for name in moved) and any("codebook" in name for name in moved)
+    mreq.run(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    decoded = {row["step"]: "mel" in row for row in rows if "fld" in row}
+    assert decoded[4] is False and decoded[10] is True
+    thawed = load_codec(tmp_path / "run").autoencoder.state_dict()
+    assert not all(torch.equal(tensor, thawed[name]) for name, tensor in own.autoencoder.state_dict().items())
 
 
 def test_each_pair_and_each_block_has_its_own_weight(data, teacher, tmp_path) -> None:
@@ -105,11 +126,40 @@ def test_another_bit_rate_than_the_teachers_is_computed_and_warned_about(data, t
 
 def test_an_ignored_lowest_block_stops_the_run(data, teacher, tmp_path) -> None:
     task, process = make_task(mreq_config(data, teacher, tmp_path / "run", 10))
-    for codebook in task.codec.mrvq.blocks[0].quant.codebooks:
-        codebook.codebook[1:] = 1e6  # only the first entry is ever near
+    task.codec.mrvq.blocks[0].post.codebooks[0].codebook[:] = 0.1  # whatever its codes are, they say nothing
     task.codec.eval()
+    process.begin_step(5000)
+    assert task.validate(process)["probe.block_1_averaged.mel_ratio"] == pytest.approx(1)
     with pytest.raises(DivergedError, match="the 8 Hz block is ignored"):
         task.validate(process)
+
+
+def test_a_run_stopped_for_an_ignored_block_goes_on_when_told_to(data, teacher, tmp_path) -> None:
+    settings = ("training.validate_every=2", "training.save_every=2", "ignored_block.from_step=1",
+                "ignored_block.least_mel_rise=1000")  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(DivergedError, match="expected the mel distance to rise by at least 100000"):
+            mreq.run(mreq_config(data, teacher, tmp_path / "run", 10, *settings))
+        assert [step for step, _ in list_checkpoints(tmp_path / "run")] == [2], "the second validation is at step 4"
+    anyway = mreq_config(data, teacher, tmp_path / "run", 6, *settings, "ignored_block.stop=false")
+    assert mreq.run(anyway)["steps"] == 6
+
+
+def test_the_probe_is_told_and_every_codebook_is_logged(finished) -> None:
+    out, result = finished
+    assert {f"probe.only_first_{k}.mel" for k in range(1, 5)} <= result.keys()
+    assert {f"probe.block_{k}_averaged.mel_ratio" for k in range(1, 5)} <= result.keys()
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    books = {f"{name}.{index + 1}" for name, quantizer in load_codec(out / "mreq.pt").quantizers().items()
+             for index in range(quantizer.num_codebooks)}
+    figures = {f"{what}.{book}" for what in ("usage", "perplexity", "revived") for book in books}
+    assert len(books) == 29 and figures <= rows[0].keys()
+    measured = next(row for row in rows if "validation.mel" in row)
+    assert {f"validation.{name}" for name in figures} <= measured.keys()
+    assert measured["validation.probe.first_block_explains"] == pytest.approx(result["probe.first_block_explains"],
+                                                                              abs=1e-5)  # fmt: skip
+    counts = [row["revived.quant1.1"] for row in rows if "revived.quant1.1" in row]
+    assert counts == sorted(counts)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +179,10 @@ def test_what_cannot_work_is_refused(override, message, data, teacher, tmp_path)
 def test_a_multi_resolution_teacher_is_refused(finished, data, tmp_path) -> None:
     with pytest.raises(UsageError, match="already made multi-resolution"):
         mreq.run(mreq_config(data, finished[0], tmp_path / "run", 10))
+
+
+def test_validation_decodes_whole_utterances(data, teacher, tmp_path) -> None:
+    mreq.run(mreq_config(data, teacher, tmp_path / "run", 1, "training.validation_utterances=1"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = {name for row in rows for name in row}
+    assert {"validation.mel_distance", "validation.stoi"} <= measured and "validation.wer" not in measured

@@ -131,6 +131,14 @@ def test_the_size_of_batches_changes_nothing(codec_file: Path, corpus: Path,
     assert token_files(tmp_path / "small") == token_files(tmp_path / "large")
 
 
+def test_the_number_of_workers_changes_nothing(codec_file: Path, corpus: Path, tmp_path: Path) -> None:
+    (corpus / "1.flac").write_bytes(b"not audio at all" * 10)
+    for name, workers in (("one", 1), ("three", 3)):
+        config = settings(codec_file, corpus, tmp_path / name, workers=workers, batch_seconds=0.1, max_bad="1")
+        assert tokenize_corpus.run(config)["rejected"] == {"NOT_AUDIO": 1}
+    assert token_files(tmp_path / "one") == token_files(tmp_path / "three")
+
+
 class Killed(BaseException):
     """Stands for a killed process: nothing catches it."""
 

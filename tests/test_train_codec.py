@@ -10,7 +10,7 @@ from stages import train_codec
 from stages.artifacts.checkpoint import load_checkpoint, load_trainer_state, newest_checkpoint
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.resolve import resolve
-from stages.errors import UsageError
+from stages.errors import MissingModelError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,18 @@ def test_the_papers_commitment_weighs_as_in_audiocraft_against_the_sum_over_a_pr
     codec, mreq = (resolve(stage, "paper") for stage in ("train-codec", "mreq"))
     assert codec.losses.commitment * codec.training.batch_size == pytest.approx(4)  # processes
     assert mreq.losses.commitment * mreq.training.batch_size == pytest.approx(1)
+
+
+def test_validation_decodes_whole_utterances_and_a_recogniser_hears_them(data, tmp_path) -> None:
+    heard = ("training.validation_utterances=2", "training.transcriber=pocketsphinx")
+    train_codec.run(codec_config(data, tmp_path / "run", 1, *heard))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = {name.removeprefix("validation."): value for row in rows for name, value in row.items()}
+    assert measured["mel_distance"] > 0 and measured["wer"] == 100.0
+    assert -1 <= measured["stoi"] <= 1
+
+
+def test_a_recogniser_that_there_is_not_is_refused_before_training(data, tmp_path) -> None:
+    with pytest.raises(MissingModelError, match="`nobody`"):
+        train_codec.run(codec_config(data, tmp_path / "run", 1, "training.transcriber=nobody"))
+    assert newest_checkpoint(tmp_path / "run") is None

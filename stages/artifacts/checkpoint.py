@@ -14,7 +14,7 @@ from pathlib import Path
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.artifacts.storage import (
     FORMAT_VERSION,
@@ -46,6 +46,13 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     parents: dict
     fingerprint: str
+
+
+def exported_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what another stage needs of a model: all but what its modules name in `training_only`."""
+    left_out = {f"{path}.{name}".lstrip(".") for path, module in model.named_modules()
+                for name in getattr(module, "training_only", ())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
 
 
 def save_checkpoint(folder: str | Path, kind: str, architecture: dict, tensors: dict[str, Tensor], parents: dict,

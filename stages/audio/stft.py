@@ -1,4 +1,4 @@
-"""Mel spectrograms at several window lengths, for codec losses and validation."""
+"""Mel spectrograms at several window lengths, and the distance of two recordings by them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-
-WINDOW_EXPONENTS = range(6, 11)  # windows of 64 .. 1024 samples; inferred, Audiocraft's multi-scale mel loss
 
 
 class MelSpectrogram(nn.Module):
@@ -46,3 +44,12 @@ class MelSpectrogram(nn.Module):
 def log_mel(mel: Tensor, floor: float = 1e-5) -> Tensor:
     """Return log10 of a mel power spectrogram raised by `floor`."""
     return torch.log10(mel + floor)
+
+
+def mel_distance(estimate: Tensor, target: Tensor, sample_rate: int) -> Tensor:
+    """Return how far apart waveforms [batch, 1, samples] sound, [batch]: mean absolute difference of log10 mel powers.
+
+    Window 1024, hop 256, 64 bands, floor 1e-5.
+    """
+    mel = MelSpectrogram(sample_rate, window=1024).to(target.device)
+    return (log_mel(mel(estimate)) - log_mel(mel(target))).abs().mean(dim=(1, 2))

@@ -105,6 +105,10 @@ class Codec(nn.Module, ABC):
     def encode(self, waveform: Tensor) -> Streams:
         """Return codes of every stream for [batch, 1, samples]."""
 
+    def encode_all(self, waveform: Tensor) -> Streams:
+        """Return the codes of every codebook, also of those that are in no stream."""
+        return self.encode(waveform)
+
     @abstractmethod
     def decode(self, streams: Streams, num_samples: int | None = None) -> Tensor:
         """Return [batch, 1, samples] from the transmitted streams, cut to `num_samples` when given."""

@@ -5,13 +5,15 @@ Values marked inferred are Audiocraft's EnCodec recipe (config/solver/compressio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from stages.audio.stft import WINDOW_EXPONENTS, MelSpectrogram, log_mel
+from stages.audio.stft import MelSpectrogram, log_mel
+from stages.codec.quantizer import Ranks
 
+MEL_WINDOWS = (64, 128, 256, 512, 1024)  # samples; inferred, Audiocraft's
 Maps = Sequence[Sequence[Tensor]]  # of each discriminator, of each of its layers
 
 
@@ -23,9 +25,9 @@ def waveform_l1(estimate: Tensor, target: Tensor) -> Tensor:
 class MultiScaleMelLoss(nn.Module):
     """L1 on linear and MSE on log10 mel spectrograms, averaged over both terms and all windows (inferred)."""
 
-    def __init__(self, sample_rate: int, num_mels: int = 64, min_frequency: float = 64.0):
+    def __init__(self, sample_rate: int, windows: Sequence[int] = MEL_WINDOWS, num_mels: int = 64,
+                 min_frequency: float = 64.0):  # fmt: skip
         super().__init__()
-        windows = [2**exponent for exponent in WINDOW_EXPONENTS]
         self.scales = nn.ModuleList(MelSpectrogram(sample_rate, size, num_mels, min_frequency) for size in windows)
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
@@ -85,6 +87,19 @@ def hsr_loss(pairs: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]) -
         for (target, reconstruction), weight in zip(pairs, weights, strict=True)
     ]
     return torch.stack(terms).sum()
+
+
+def gradient_norms(terms: Mapping[str, tuple[Tensor, Sequence[Tensor]]], ranks: Ranks) -> dict[str, Tensor]:
+    """Return the norm of each loss's gradient at the tensors beside it: with it, weights can be set from a ratio.
+
+    A loss is a mean over a process's items; the norm is that of the mean over everyone's.
+    """
+    norms = {}
+    for name, (loss, places) in terms.items():
+        gradients = torch.autograd.grad(loss, places, retain_graph=True)
+        squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
+        norms[name] = ranks.sum(squares).sqrt() / ranks.world_size
+    return norms
 
 
 def si_sdr(estimate: Tensor, target: Tensor) -> Tensor:

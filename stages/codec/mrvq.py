@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -328,9 +328,10 @@ class MultiResolutionCodec(Codec):
 
     @classmethod
     def from_teacher(
-        cls, teacher: Teacher, mrvq: MRVQConfig, init_codebooks: InitCodebooks = "teacher"
+        cls, teacher: Teacher, mrvq: MRVQConfig, init_codebooks: InitCodebooks = "teacher",
+        init_autoencoder: Literal["teacher", "fresh"] = "teacher",
     ) -> MultiResolutionCodec:
-        """Return a student: a copy of the teacher's encoder and decoder around a new MRVQ (section 4.2).
+        """Return a student: a copy of the teacher's encoder and decoder (or a fresh one) around an MRVQ (section 4.2).
 
         Call `mrvq.initialise(latents)` before training it. Raises UsageError when the blocks ask for more codebooks
         than the teacher has.
@@ -342,8 +343,8 @@ class MultiResolutionCodec(Codec):
         else:
             quantizer = QuantizerConfig(codebook_size=teacher.codebook_size)
             config = CodecConfig(quantizer=quantizer, num_codebooks=teacher.num_codebooks, mrvq=mrvq)
-        autoencoder = copy.deepcopy(getattr(teacher, "autoencoder", teacher)).requires_grad_(True)
-        student = cls(config, autoencoder)
+        pretrained = copy.deepcopy(getattr(teacher, "autoencoder", teacher)).requires_grad_(True)
+        student = cls(config, pretrained if init_autoencoder == "teacher" else None)
         if init_codebooks == "teacher":
             student.mrvq.copy_codebooks(teacher)
         return student
@@ -364,20 +365,32 @@ class MultiResolutionCodec(Codec):
 
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Streams:
+        codes = self.encode_all(waveform)
+        return {spec.name: codes[spec.name] for spec in self.streams}
+
+    @torch.no_grad()
+    def encode_all(self, waveform: Tensor) -> Streams:
         check_waveform(waveform)
         with exact():
-            codes = self.mrvq.encode(self.encode_latents(pad_to_multiple(waveform, self.alignment)))
-        codes[f"quant{self.config.mrvq.num_blocks}"] = codes[f"pre{self.config.mrvq.num_blocks}"]
-        return {spec.name: codes[spec.name] for spec in self.streams}
+            return self._by_stream(self.mrvq.encode(self.encode_latents(pad_to_multiple(waveform, self.alignment))))
+
+    def quantizers(self) -> dict[str, ResidualQuantizer]:
+        """Return every residual quantizer by the name of its stream, and `pre1`, which is in none."""
+        return self._by_stream(self.mrvq.quantizers())
+
+    def _by_stream(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """What the last block transmits are its PreQ's codes."""
+        last = self.config.mrvq.num_blocks
+        return {f"quant{last}" if name == f"pre{last}" else name: part for name, part in parts.items()}
 
     @torch.no_grad()
     def decode(self, streams: Streams, num_samples: int | None = None) -> Tensor:
         return self.decode_latents(self.mrvq.decode(streams))[..., :num_samples]
 
     def export_config(self) -> dict:
-        if not isinstance(self.autoencoder, AUTOENCODERS):
+        if self.config.arch != "foreign" and not isinstance(self.autoencoder, AUTOENCODERS):
             raise UsageError(
                 f"a codec around `{type(self.autoencoder).__name__}` cannot be described in a file",
-                hint="give `halle mreq --teacher` a codec made by `halle train-codec`",
+                hint="give `halle mreq --teacher` a codec, or package.module:make for one of another project",
             )
         return self.config.described()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from stages.errors import UsageError
 # Convolutions and LSTMs in full fp32, as `nearest` is: TF32, which cuDNN takes by default, flips codes that lie near a
 # border, and those of a prompt must be those that training would have read. Use as `with exact():`.
 exact = partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-ROWS_AT_ONCE = 16_384  # rows of the distance matrix held in memory: 64 MiB at 1024 codes
+ROWS_AT_ONCE = 4096  # rows of the distance matrix held in memory: 16 MiB at 1024 codes
 SEED_STRIDE = 1_000_003  # keeps the seeds of (update, codebook) pairs apart
 
 
@@ -57,12 +58,13 @@ class QuantizerOutput:
     """Codes and embeddings of latents [batch, dim, frames].
 
     `codes` is [batch, codebooks, frames]. `quantized` [batch, dim, frames] has exactly the embeddings' values and
-    passes its gradient straight to the latents. `commitment` [codebooks] is each codebook's mean squared distance
-    from its input to its (detached) embedding.
+    passes its gradient straight to the latents; `first` is the same of the first codebook alone. `commitment`
+    [codebooks] is each codebook's mean squared distance from its input to its (detached) embedding.
     """
 
     codes: Tensor
     quantized: Tensor
+    first: Tensor
     commitment: Tensor
 
 
@@ -78,10 +80,10 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     At least float32 under any autocast: codes made by different runs must agree.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        entries = codebook.T.contiguous()
-        half_norms = codebook.pow(2).sum(dim=1) / 2
+        offsets = codebook.pow(2).sum(dim=1) / -2
         parts = vectors.to(codebook.dtype).split(ROWS_AT_ONCE)
-        return torch.cat([(part @ entries - half_norms).argmax(dim=1) for part in parts])
+        # one pass over the products instead of two, and `max`, which on a CPU is faster than `argmax`
+        return torch.cat([torch.addmm(offsets, part, codebook.T).max(dim=1).indices for part in parts])
 
 
 def assignment_sums(vectors: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -117,14 +119,29 @@ def kmeans(vectors: Tensor, size: int, iterations: int, generator: torch.Generat
     return centroids, counts
 
 
+def _fresh_statistics(entries: Tensor) -> dict[str, Tensor]:
+    """Return the statistics of entries [size, dim] that nothing has moved yet: each stands for one vector."""
+    size = len(entries)
+    return {
+        "ema_count": entries.new_ones(size),
+        "ema_sum": entries.clone(),
+        "recent_use": entries.new_zeros(size),
+        "num_updates": entries.new_zeros((), dtype=torch.int64),
+        "num_revived": entries.new_zeros((), dtype=torch.int64),
+    }
+
+
 class VectorQuantizer(nn.Module):
     """One codebook [codebook_size, dim], moved by EMA in training mode. `salt` separates codebooks' randomness."""
 
     codebook: Tensor
+    initialised: Tensor
     ema_count: Tensor
     ema_sum: Tensor
+    recent_use: Tensor  # as ema_count, without what k-means and revival count in advance
     num_updates: Tensor
-    initialised: Tensor
+    num_revived: Tensor
+    training_only = ("ema_count", "ema_sum", "recent_use", "num_updates", "num_revived")  # no part of an export
 
     def __init__(self, dim: int, config: QuantizerConfig, salt: int = 0):
         super().__init__()
@@ -132,10 +149,16 @@ class VectorQuantizer(nn.Module):
         self.salt = salt
         entries = torch.randn(config.codebook_size, dim)
         self.register_buffer("codebook", entries)
-        self.register_buffer("ema_count", torch.ones(config.codebook_size))
-        self.register_buffer("ema_sum", entries.clone())
-        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+        for name, tensor in _fresh_statistics(entries).items():
+            self.register_buffer(name, tensor)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Load; what an export leaves out becomes what it is for new entries."""
+        entries = state_dict.get(f"{prefix}codebook")
+        for name, tensor in _fresh_statistics(entries).items() if entries is not None else ():
+            state_dict.setdefault(prefix + name, tensor)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Return codes [n] of vectors [n, dim]; never moves the codebook."""
@@ -184,12 +207,14 @@ class VectorQuantizer(nn.Module):
         vectors = vectors.to(self.codebook.dtype)
         counts, sums = assignment_sums(vectors, codes, self.config.codebook_size)
         packed = ranks.sum(torch.cat([counts.unsqueeze(1), sums], dim=1))
-        unmoved = torch.cat([self.ema_count.unsqueeze(1), self.ema_sum], dim=1)
-        packed = torch.where(packed.isfinite().all(), packed, unmoved)
-        self.ema_count.lerp_(packed[:, 0], 1 - self.config.decay)
-        self.ema_sum.lerp_(packed[:, 1:], 1 - self.config.decay)
+        finite = packed.isfinite().all()
+        packed = torch.where(finite, packed, 0)
+        weight = finite.to(packed.dtype) * (1 - self.config.decay)
+        self.ema_count.lerp_(packed[:, 0], weight)
+        self.ema_sum.lerp_(packed[:, 1:], weight)
+        self.recent_use.lerp_(packed[:, 0], weight)
         self.codebook.copy_(self.ema_sum / self._smoothed_count().unsqueeze(1))
-        self._revive_dead_codes(vectors, ranks)
+        self._revive_dead_codes(vectors, finite, ranks)
         self.num_updates += 1
 
     def _smoothed_count(self) -> Tensor:
@@ -197,14 +222,16 @@ class VectorQuantizer(nn.Module):
         total, size, epsilon = self.ema_count.sum(), self.config.codebook_size, self.config.epsilon
         return (self.ema_count + epsilon) * total / (total + size * epsilon)
 
-    def _revive_dead_codes(self, vectors: Tensor, ranks: Ranks) -> None:
+    def _revive_dead_codes(self, vectors: Tensor, finite: Tensor, ranks: Ranks) -> None:
         """Move codes used less than `dead_code_ratio` of the expected use to random vectors of this step.
 
         The threshold is relative: an 8 Hz stream brings about one vector a code and step, a 48 Hz one six times more.
-        A revived code gets the expected count, so it has about ln(ratio) / ln(decay) steps to find users.
+        A revived code gets the expected count, so it has about ln(ratio) / ln(decay) steps to find users. Vectors that
+        are not `finite`, of any rank, revive none.
         """
         expected = self.ema_count.mean()
-        dead = self.ema_count < self.config.dead_code_ratio * expected
+        dead = (self.ema_count < self.config.dead_code_ratio * expected) & finite
+        self.num_revived += dead.sum()
         if not dead.any():
             return
         candidates = self._draw_vectors(vectors, ranks)
@@ -247,7 +274,7 @@ class ResidualQuantizer(nn.Module):
         """Quantize latents [batch, dim, frames]; in training mode every codebook takes one EMA step."""
         rows = self._rows(latents)
         residual, total = rows, torch.zeros_like(rows)
-        codes, commitment = [], []
+        codes, parts, commitment = [], [], []
         for codebook in self.codebooks:
             found = codebook.encode(residual.detach())
             embedded = codebook.embed(found)
@@ -255,9 +282,11 @@ class ResidualQuantizer(nn.Module):
             if self.training:
                 codebook.update(residual.detach(), found, ranks)
             codes.append(found)
+            parts.append(embedded)
             residual, total = residual - embedded, total + embedded
-        quantized = straight_through(latents.to(rows.dtype), _columns(total, len(latents)))
-        return QuantizerOutput(_stack_codes(codes, len(latents)), quantized, torch.stack(commitment))
+        latents = latents.to(rows.dtype)
+        quantized, first = (straight_through(latents, _columns(part, len(latents))) for part in (total, parts[0]))
+        return QuantizerOutput(_stack_codes(codes, len(latents)), quantized, first, torch.stack(commitment))
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
@@ -305,24 +334,3 @@ def _columns(rows: Tensor, batch: int) -> Tensor:
 def _stack_codes(codes: list[Tensor], batch: int) -> Tensor:
     """Codes [batch * frames] of each codebook -> [batch, codebooks, frames]."""
     return torch.stack([rows.view(batch, -1) for rows in codes], dim=1)
-
-
-def code_histogram(codes: Tensor, codebook_size: int) -> Tensor:
-    """Return how often each code occurs, [codebooks, codebook_size], in codes [batch, codebooks, frames]."""
-    per_codebook = codes.transpose(0, 1).flatten(1)
-    return torch.stack([torch.bincount(row, minlength=codebook_size) for row in per_codebook])
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Per codebook [codebooks]: the share of its entries that occur, and exp of the codes' entropy."""
-
-    share: Tensor
-    perplexity: Tensor
-
-
-def usage(histogram: Tensor) -> Usage:
-    """Return the usage of codebooks with `histogram` [codebooks, codebook_size]."""
-    probability = histogram.double() / histogram.sum(dim=1, keepdim=True).clamp_min(1)
-    entropy = -torch.special.xlogy(probability, probability).sum(dim=1)
-    return Usage((histogram > 0).double().mean(dim=1), entropy.exp())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -11,6 +12,7 @@ from torch.optim import Adam, Optimizer
 from stages.codec.adversary import Adversary
 from stages.codec.balancer import Balancer
 from stages.codec.base import Codec, pad_to_multiple
+from stages.codec.health import code_histogram, usage
 from stages.codec.losses import (
     MultiScaleMelLoss,
     feature_matching_loss,
@@ -19,7 +21,7 @@ from stages.codec.losses import (
     si_sdr,
     waveform_l1,
 )
-from stages.codec.quantizer import Ranks, code_histogram, usage
+from stages.codec.quantizer import Ranks
 from stages.config.stage_configs import CodecLossWeights, CodecTrainingConfig, DiscriminatorConfig
 
 CROPS_AT_ONCE = 8
@@ -74,14 +76,18 @@ def adversarial_recipe(codec: Codec, losses: CodecLossWeights, discriminator: Di
     """Return EnCodec's recipe for `codec`: an adversary with an Adam of its own, and the balancer's averages."""
     adversary = Adversary(discriminator.filters, discriminator.fft_sizes)
     balancer = Balancer(losses.model_dump(include={"l1", "mel", "adversarial", "feature"}))
-    mel = MultiScaleMelLoss(codec.sample_rate).to(device)
+    mel = MultiScaleMelLoss(codec.sample_rate, losses.mel_windows).to(device)
     trained = {"model": codec, "discriminator": adversary}
     return Recipe(
         objective=ReconstructionObjective(mel, adversary, balancer, discriminator),
         networks={**trained, "balancer": balancer},
-        optimizers={name: Adam(network.parameters(), lr=training.learning_rate, betas=training.betas)
-                    for name, network in trained.items()},
+        optimizers={name: codec_optimizer(network, training) for name, network in trained.items()},
     )
+
+
+def codec_optimizer(network: nn.Module, training: CodecTrainingConfig) -> Optimizer:
+    """Return the Adam of every network that takes part (section 7.1)."""
+    return Adam(network.parameters(), lr=training.learning_rate, betas=training.betas)
 
 
 @torch.no_grad()
@@ -91,25 +97,34 @@ def measure_reconstruction(codec: Codec, waveforms: Tensor, mel: MultiScaleMelLo
 
     With `quantized` false the latents go to the decoder as they are, and no codebook is measured.
 
-    `perplexity.quant1.1` is that of the first codebook of stream `quant1`, between 1 and the codebook size.
+    `perplexity.quant1.1` is that of the first codebook of stream `quant1`, between 1 and the codebook size (and never
+    above the number of frames measured).
     """
     sums = dict.fromkeys(("l1", "mel", "si_sdr"), 0.0)
-    histograms = {spec.name: torch.zeros(()) for spec in codec.streams}
+    histograms: dict[str, Tensor] = {}
     for part in waveforms.split(CROPS_AT_ONCE):
-        streams = codec.encode(part) if quantized else {}
-        estimate = codec.decode(streams, part.shape[-1]) if quantized else _through_latents(codec, part)
+        codes = codec.encode_all(part) if quantized else {}
+        estimate = codec.decode(codes, part.shape[-1]) if quantized else _through_latents(codec, part)
         sums["l1"] += float(waveform_l1(estimate, part)) * len(part)
         sums["mel"] += float(mel(estimate, part)) * len(part)
         sums["si_sdr"] += float(si_sdr(estimate, part).sum())
-        for spec in codec.streams if quantized else ():
-            histograms[spec.name] = histograms[spec.name] + code_histogram(streams[spec.name], spec.codebook_size).cpu()
+        for name, found in codes.items():
+            histograms[name] = histograms.get(name, 0) + code_histogram(found, codec.streams[0].codebook_size).cpu()
     measures = {name: total / len(waveforms) for name, total in sums.items()}
-    for name, histogram in histograms.items() if quantized else ():
+    for name, histogram in histograms.items():
         found = usage(histogram)
         for index in range(len(histogram)):
             measures[f"usage.{name}.{index + 1}"] = float(found.share[index])
             measures[f"perplexity.{name}.{index + 1}"] = float(found.perplexity[index])
     return measures
+
+
+@torch.no_grad()
+def reconstruct_whole(codec: Codec, waveform: np.ndarray, quantized: bool = True) -> np.ndarray:
+    """Return a waveform [samples] at the codec's rate, encoded and decoded: float32 [samples], within full scale."""
+    batch = torch.from_numpy(waveform)[None, None].to(next(codec.parameters()).device)
+    decoded = codec.decode(codec.encode(batch), batch.shape[-1]) if quantized else _through_latents(codec, batch)
+    return decoded[0, 0].float().clamp(-1, 1).cpu().numpy()
 
 
 def _through_latents(codec: Codec, waveforms: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Codecs on disk: checkpoint folders of runs, and one-file exports (`encodec.pt`, `mreq.pt`)."""
+"""Codecs by path or name: checkpoint folders of runs, one-file exports (`encodec.pt`, `mreq.pt`), Meta's weights, and
+codecs of other projects (`package.module:make`, see foreign.py)."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, load_checkpoint, model_fingerprint
+from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, exported_tensors, load_checkpoint, model_fingerprint
 from stages.artifacts.storage import FORMAT_VERSION, atomic_path
 from stages.codec.base import Codec
+from stages.codec.foreign import ForeignCodec, allow_maker, is_maker, plug_in
+from stages.codec.meta_encodec import is_meta_encodec, load_meta_encodec
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig
 from stages.errors import StorageError, UsageError
 
+PlainCodec = ResidualCodec | ForeignCodec  # what can teach
 CODEC_STAGES = ("train-codec", "mreq")
 MAKE_ONE = "make a codec with `halle train-codec --data MANIFEST_DIR --out RUN`, then give RUN or RUN/encodec.pt"
 
@@ -29,15 +33,22 @@ def build_codec(architecture: dict) -> Codec:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors())
         raise UsageError(f"this codec's architecture is not known here: {problems}", "upgrade halle") from error
-    return ResidualCodec(config) if config.mrvq is None else MultiResolutionCodec(config)
+    if config.mrvq is not None:
+        return MultiResolutionCodec(config)
+    return ForeignCodec(config) if config.arch == "foreign" else ResidualCodec(config)
 
 
 def load_codec(path: str | Path) -> Codec:
     """Load a codec in eval mode, on the CPU, from a run folder, `RUN@step-50000`, a checkpoint folder or our `.pt`.
 
-    A run folder stands for its newest verified checkpoint. Raises UsageError when the path is missing or another
-    stage's, StorageError when it is damaged.
+    A run folder stands for its newest verified checkpoint. Also reads Meta's EnCodec (meta_encodec.py), and plugs in
+    `package.module:make` when the user has allowed it. Raises UsageError when the path is missing or another stage's,
+    StorageError when it is damaged, MissingModelError when weights or foreign code are not here.
     """
+    if is_maker(path):
+        return plug_in(str(path))
+    if is_meta_encodec(path):
+        return load_meta_encodec(path)
     file = Path(path)
     if file.is_file():
         architecture, tensors = _read_export(file)
@@ -55,10 +66,15 @@ def load_codec(path: str | Path) -> Codec:
     return codec.eval()
 
 
-def load_teacher(path: str | Path) -> ResidualCodec:
-    """Load a plain residual-VQ codec, frozen, to teach a multi-resolution one."""
+def load_teacher(path: str | Path) -> PlainCodec:
+    """Load a plain residual-VQ codec, frozen, to teach a multi-resolution one.
+
+    `path` is what the user gave for it, so a maker's name is also the permission to import it.
+    """
+    if is_maker(path):
+        allow_maker(str(path))
     codec = load_codec(path)
-    if not isinstance(codec, ResidualCodec):
+    if not isinstance(codec, PlainCodec):
         raise UsageError(f"expected a plain codec as the teacher, got `{path}`, which `halle mreq` already made "
                          "multi-resolution", "give the codec that `halle train-codec` made")
     return codec.requires_grad_(False)
@@ -66,13 +82,13 @@ def load_teacher(path: str | Path) -> ResidualCodec:
 
 def codec_fingerprint(codec: Codec) -> str:
     """Return the fingerprint of a codec: the same for a checkpoint and for an export of it."""
-    return model_fingerprint(codec.export_config(), codec.state_dict())
+    return model_fingerprint(codec.export_config(), exported_tensors(codec))
 
 
 def export_codec(codec: Codec, path: str | Path) -> str:
     """Write a codec as one `.pt` file that holds no code, and return its fingerprint."""
     architecture = codec.export_config()
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in codec.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in exported_tensors(codec).items()}
     fingerprint = model_fingerprint(architecture, tensors)
     content = {"format_version": FORMAT_VERSION, "kind": "codec", "fingerprint": fingerprint,
                "architecture": json.dumps(architecture), "tensors": tensors}
@@ -84,7 +100,7 @@ def export_codec(codec: Codec, path: str | Path) -> str:
 def _read_export(file: Path) -> tuple[dict, dict[str, Tensor]]:
     if file.suffix != ".pt":
         raise UsageError(f"expected a codec (a run or checkpoint folder, or a .pt file), got `{file}`",
-                         "weights of other projects cannot be read yet; " + MAKE_ONE)
+                         MAKE_ONE)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

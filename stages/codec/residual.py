@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stages.codec.base import Codec, Streams, StreamSpec, TeacherCodes, check_waveform, pad_to_multiple
 from stages.codec.encodec import SEANetAutoencoder
+from stages.codec.foreign import build_foreign
 from stages.codec.hierarchy import PlainHierarchy
 from stages.codec.quantizer import ResidualQuantizer, exact
 from stages.codec.spectral import SpectralAutoencoder
@@ -21,9 +22,11 @@ AUTOENCODERS = (SEANetAutoencoder, SpectralAutoencoder)
 
 def build_autoencoder(config: CodecConfig) -> nn.Module:
     """Return the untrained autoencoder of `config.arch`."""
+    if config.arch == "foreign":
+        return build_foreign(config.foreign)
     if config.arch == "spectral":
         return SpectralAutoencoder(config.spectral)
-    return SEANetAutoencoder(config.seanet)
+    return SEANetAutoencoder(config.seanet, bidirectional=config.arch == "speechtokenizer")
 
 
 class ResidualCodec(Codec):
@@ -74,6 +77,10 @@ class ResidualCodec(Codec):
     @torch.no_grad()
     def decode(self, streams: Streams, num_samples: int | None = None) -> Tensor:
         return self.decode_latents(self.quantizer.embed(streams["rvq"]))[..., :num_samples]
+
+    def quantizers(self) -> dict[str, ResidualQuantizer]:
+        """Return the residual quantizer by the name of its stream."""
+        return {"rvq": self.quantizer}
 
     def quantize(self, latents: Tensor) -> TeacherCodes:
         codes = self.quantizer.encode(latents)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import lcm
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -172,25 +172,60 @@ class MRVQConfig(Settings):
         return sum((block.quant or block.pre) * latent_rate / block.stride * bits for block in self.blocks)
 
 
+class ForeignConfig(Settings):
+    """A codec of another project: what plugs it in, and what that must be told to build it again."""
+
+    # a name and nothing else: hints show it, to be copied into a command line
+    maker: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:make")
+    architecture: dict[str, Any] = Field({}, description="keyword arguments of the maker")
+    sample_rate: int = Field(gt=0)
+    hop_length: int = Field(gt=0)
+    latent_dim: int = Field(gt=0)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return float(Fraction(self.sample_rate, self.hop_length))
+
+
+# which section of a codec's settings describes its autoencoder
+SECTION_OF_ARCH = {"encodec": "seanet", "speechtokenizer": "seanet", "spectral": "spectral", "foreign": "foreign"}
+
+
 class CodecConfig(Settings):
     """A residual-VQ codec (`mrvq` is None) or its multi-resolution successor."""
 
-    arch: Literal["encodec", "spectral"] = "encodec"
-    seanet: SEANetConfig = SEANetConfig()  # of encodec
+    # speechtokenizer (appendix A.1) is encodec with a bi-directional LSTM in the encoder, and taught by `semantic`
+    # foreign is a codec of another project, recorded by `halle mreq --teacher package.module:make`
+    arch: Literal["encodec", "speechtokenizer", "spectral", "foreign"] = "encodec"
+    seanet: SEANetConfig = SEANetConfig()  # of encodec and speechtokenizer
     spectral: SpectralConfig = SpectralConfig()  # of spectral
+    foreign: ForeignConfig | None = None  # of foreign
     quantizer: QuantizerConfig = QuantizerConfig()
     num_codebooks: int = Field(8, ge=1)  # section 4.2: teacher codebooks 1..8
     mrvq: MRVQConfig | None = None
 
+    @model_validator(mode="after")
+    def _check_lstm(self) -> CodecConfig:
+        if self.arch == "speechtokenizer" and self.seanet.lstm_layers == 0:
+            raise ValueError("a speechtokenizer differs by its bi-directional LSTM: "
+                             "expected seanet.lstm_layers of at least 1, got 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_foreign(self) -> CodecConfig:
+        if (self.arch == "foreign") != (self.foreign is not None):
+            raise ValueError("arch `foreign` is recorded by `halle mreq --teacher package.module:make`, not chosen")
+        return self
+
     @property
-    def autoencoder(self) -> SEANetConfig | SpectralConfig:
+    def autoencoder(self) -> SEANetConfig | SpectralConfig | ForeignConfig:
         """What `arch` puts around the quantizer; the other sections are not used."""
-        return self.spectral if self.arch == "spectral" else self.seanet
+        return getattr(self, SECTION_OF_ARCH[self.arch])
 
     def described(self) -> dict:
         """Return the JSON-ready architecture, without the sections that `arch` does not use."""
-        unused = {"seanet"} if self.arch == "spectral" else {"spectral"}
-        return self.model_dump(mode="json", exclude=unused)
+        return self.model_dump(mode="json", exclude={*SECTION_OF_ARCH.values()} - {SECTION_OF_ARCH[self.arch]})
 
     @property
     def bits_per_second(self) -> float:

@@ -14,6 +14,7 @@ _SMOKE_QUANTIZER = {"codebook_size": 128, "kmeans_iterations": 10, "kmeans_vecto
 _SMOKE_DISCRIMINATOR = {"filters": 4, "fft_sizes": [1024, 512, 256]}
 _SMOKE_TRANSFORMER = {"dim": 128, "num_heads": 2, "num_layers": 3, "ffn_dim": 512}
 _SMOKE_TRAINING = {"log_every": 10, "validate_every": 100, "validation_items": 8, "save_every": 50}
+_SMOKE_CODEC_TRAINING = {**_SMOKE_TRAINING, "validation_utterances": 4}
 
 # small codecs learn quiet recordings badly; the paper says nothing of loudness
 _EVENLY_LOUD = {"loudness_db": -20.0}
@@ -70,11 +71,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train-codec": {
             "codec": {"seanet": _SMOKE_SEANET, "quantizer": _SMOKE_QUANTIZER}, "crop_seconds": 0.5,
             "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 300},
-            "training": {"steps": 500, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
+            "training": {"steps": 500, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9,
+                         **_SMOKE_CODEC_TRAINING},
         },
         "mreq": {
             "discriminator": {**_SMOKE_DISCRIMINATOR, "warmup_steps": 100}, "crop_seconds": 1.0,
-            "training": {"steps": 200, "batch_size": 4, "learning_rate": 1e-3, "ema_decay": 0.9, **_SMOKE_TRAINING},
+            "training": {"steps": 200, "batch_size": 4, "learning_rate": 1e-3, "ema_decay": 0.9,
+                         **_SMOKE_CODEC_TRAINING},
         },
         "tokenize": {"shard_utterances": 50},
         "train-ar": {

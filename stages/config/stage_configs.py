@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
 
@@ -54,6 +54,7 @@ class TrainingConfig(Settings):
     validation_items: int = running(16, ge=1)
     save_every: int = running(1000, ge=1)
     keep_checkpoints: int = running(2, ge=1)
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = running("none", description="where curves go too")
 
 
 class CurateConfig(RunConfig):
@@ -118,6 +119,7 @@ class CodecLossWeights(Settings):
     mel: float = Field(2.0, ge=0)
     adversarial: float = Field(4.0, ge=0)
     feature: float = Field(4.0, ge=0)
+    mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024)  # inferred: Audiocraft's; samples
     commitment: float = Field(1 / 176, ge=0)  # Audiocraft's 1 at 704 crops on 4 processes (section 7.1)
 
 
@@ -146,6 +148,29 @@ class CodecTrainingConfig(TrainingConfig):
     clip_norm: float | None = Field(None, gt=0)  # inferred: off
     ema_decay: float | None = Field(0.99, gt=0, lt=1)  # inferred
     batch_size: int = Field(704, ge=1, description="crops a step, over all processes")  # section 7.1
+    validation_utterances: int = running(16, ge=0, description="decoded whole: mel distance, STOI, PESQ and WER")
+    transcriber: str | None = running(None, description="recogniser of validation's WER, such as pocketsphinx")
+    workers: int = running(0, ge=0, description="threads that read crops; 0 takes one a processor, at most 16")
+
+
+class TrainCodecLossWeights(CodecLossWeights):
+    """L_NAC, and for a `speechtokenizer` the distillation of its first codebook.
+
+    SpeechTokenizer weighs distillation by 120 (config/spt_base_cfg.json) beside losses of the waveform that no balancer
+    scales: of them 500 times L1 and 45 times mel give speech at -20 dB RMS, with noise at 0 to 20 dB, a gradient of
+    norm 440 a crop (the median of 46 crops of 1 s). Ours has norm 1. At smoke size the term then pulls at the latents
+    about a tenth as hard as the waveform's losses do; every run logs both.
+    """
+
+    semantic: float = Field(120 / 440, ge=0)  # inferred
+
+
+class SemanticConfig(Settings):
+    """The self-supervised model that teaches the first codebook of a `speechtokenizer` (appendix A.1)."""
+
+    model: str = running("facebook/hubert-base-ls960", description="folder, or downloaded name, of a HuBERT")
+    # inferred: the average of all layers, as in SpeechTokenizer's config/spt_base_cfg.json
+    layer: int | Literal["average"] = Field("average", description="0 is what the transformer is given")
 
 
 class TrainCodecConfig(RunConfig):
@@ -155,7 +180,8 @@ class TrainCodecConfig(RunConfig):
     codec: CodecConfig = CodecConfig()
     quantizer_start_step: int = Field(0, ge=0, description="steps as a plain autoencoder before there are codebooks")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
-    losses: CodecLossWeights = CodecLossWeights()
+    semantic: SemanticConfig = SemanticConfig()  # of speechtokenizer
+    losses: TrainCodecLossWeights = TrainCodecLossWeights()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     training: CodecTrainingConfig = CodecTrainingConfig()
 
@@ -172,15 +198,30 @@ class MReQLossWeights(CodecLossWeights):
     hsr: tuple[float, ...] | float = 1.0  # one for all blocks of equation 17, or one each
 
 
+class IgnoredBlockConfig(Settings):
+    """When `mreq` gives up on a first block that its decoder ignores; all values are ours."""
+
+    stop: bool = running(True)
+    least_mel_rise: float = running(
+        0.02, gt=0, description="by which the mel distance rises at least when the first block is held constant")
+    from_step: int = running(2000, ge=0, description="before, a block has not had the time to learn")
+
+
 class MReQConfig(RunConfig):
     """A codec to its multi-resolution successor."""
 
     teacher: str = running("")
     data: str = running("")
+    rates: tuple[FiniteFloat, ...] | None = Field(None, description="Hz of every block, to derive `mrvq.blocks` from")
+    alphas: tuple[int, ...] | None = Field(None, description="codebooks of every PreQ, as in Table 21; likewise")
     mrvq: MRVQConfig = MRVQConfig()
+    init_autoencoder: Literal["teacher", "fresh"] = "teacher"  # section 4.2; fresh: Table 9, without pre-training
     init_codebooks: Literal["teacher", "kmeans"] = "teacher"  # inferred
+    # ours: without decoding, a step takes a fraction of the time
+    frozen_steps: int = Field(0, ge=0, description="first steps in which encoder and decoder rest, nothing is decoded")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
     losses: MReQLossWeights = MReQLossWeights()
+    ignored_block: IgnoredBlockConfig = IgnoredBlockConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     training: CodecTrainingConfig = CodecTrainingConfig(steps=160_000, learning_rate=3e-4, batch_size=160)  # 7.1
 
@@ -195,7 +236,8 @@ class TokenizeConfig(RunConfig):
     lowercase: bool = True  # inferred
     unknown_characters: Literal["skip", "drop", "fail"] = "skip"
     shard_utterances: int = Field(1000, ge=1)
-    batch_seconds: float = running(60.0, gt=0, description="audio encoded at once")
+    batch_seconds: float = running(60.0, gt=0, description="audio in a batch")
+    workers: int = running(0, ge=0, description="threads that read and, on a CPU, encode; 0 takes torch's, at most 8")
 
 
 class LMTrainingConfig(TrainingConfig):
@@ -275,7 +317,11 @@ class EvalConfig(SpeechConfig):
     hypotheses: str | None = running(None, description="folder of anyone's audio, file stems are ids")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
     max_prompt_seconds: float = Field(15.0, gt=0, description="longest utterance used as a prompt across sentences")
+    further_codecs: tuple[str, ...] = running((), description="reconstruction: to be compared with the first codec")
     metrics: tuple[str, ...] = Field((), description="by default all that the setting allows")
+    speaker_model: str = Field(
+        "microsoft/wavlm-base-plus-sv", description="WavLM of speaker similarity: a folder, or a downloaded name")
+    utmos: str | None = Field(None, description="TorchScript file of UTMOS; by default the downloaded one")
     max_items: int | None = running(None, ge=1)
     bootstrap_samples: int = Field(1000, ge=10)
 
@@ -283,4 +329,6 @@ class EvalConfig(SpeechConfig):
     def _check_source(self) -> EvalConfig:
         if self.hypotheses and (self.model or self.codec or self.ar or self.nar):
             raise ValueError("give either a model or --hypotheses, not both")
+        if self.further_codecs and (self.setting != "reconstruction" or not self.codec):
+            raise ValueError("several codecs can be compared in the setting `reconstruction` only")
         return self

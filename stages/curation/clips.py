@@ -14,9 +14,9 @@ from stages.artifacts import storage
 from stages.audio.io import audio_info, read_audio, write_audio
 from stages.audio.loudness import normalise_loudness
 from stages.config.stage_configs import CurateConfig
-from stages.curation.parallel import ordered_map
 from stages.curation.screening import Take, local_audio
 from stages.curation.segmentation import Assembly, concatenate
+from stages.parallel import ordered_map
 from stages.progress import Progress
 
 CLIPS = "clips"

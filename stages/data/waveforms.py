@@ -60,6 +60,11 @@ class WaveformCrops:
         """Return the number of utterances that crops are drawn from."""
         return len(self._utterances)
 
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """What crops are drawn from."""
+        return self._utterances
+
     def batch(self, step: int, indices: Iterable[int]) -> Tensor:
         """Return the crops `indices` of a step, float32 [items, 1, crop_samples]."""
         return torch.from_numpy(np.stack([self.crop(step, index) for index in indices])).unsqueeze(1)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from stages.artifacts.checkpoint import save_checkpoint
+from stages.artifacts.checkpoint import exported_tensors, save_checkpoint
 from stages.artifacts.storage import write_json
 from stages.codec.registry import codec_fingerprint, export_codec, load_codec, load_teacher
 from stages.errors import StorageError, UsageError
@@ -25,17 +25,38 @@ def test_an_exported_codec_loads_as_it_was(teacher, student, waveform, tmp_path)
         assert_same(codec, load_codec(tmp_path / "codec.pt"), waveform)
 
 
+def test_an_export_holds_only_what_others_need_and_can_be_trained_on(teacher, tmp_path) -> None:
+    export_codec(teacher, tmp_path / "codec.pt")
+    held = torch.load(tmp_path / "codec.pt", weights_only=True)["tensors"]
+    assert {name for name in held if name.startswith("quantizer.codebooks.0.")} == {
+        "quantizer.codebooks.0.codebook", "quantizer.codebooks.0.initialised"}  # fmt: skip
+    first = load_codec(tmp_path / "codec.pt").quantizer.codebooks[0]
+    before, vectors = first.codebook.clone(), first.codebook + 0.1
+    first.update(vectors, torch.arange(len(vectors)))
+    # an average of 0.99 parts of the entry and 0.01 of a vector 0.1 away
+    torch.testing.assert_close(first.codebook, before + 0.001, rtol=0, atol=1e-4)
+
+
+def test_exports_with_statistics_of_an_older_training_load(teacher, waveform, tmp_path) -> None:
+    older = {name: tensor for name, tensor in teacher.state_dict().items()
+             if not name.endswith(("recent_use", "num_revived"))}
+    save_checkpoint(tmp_path / "codec", "codec", teacher.export_config(), older, {})
+    loaded = load_codec(tmp_path / "codec")
+    assert_same(teacher, loaded, waveform)
+    assert torch.equal(loaded.quantizer.codebooks[0].ema_count, teacher.quantizer.codebooks[0].ema_count)
+
+
 def test_run_and_checkpoint_folders_load(student, waveform, tmp_path) -> None:
     for step in (5, 10):
         folder = tmp_path / "run" / "checkpoints" / f"step-{step:08d}"
-        saved = save_checkpoint(folder, "codec", student.export_config(), student.state_dict(), {})
+        saved = save_checkpoint(folder, "codec", student.export_config(), exported_tensors(student), {})
         assert saved == codec_fingerprint(student)
     for path in (tmp_path / "run", f"{tmp_path}/run@step-5", folder):
         assert_same(student, load_codec(path), waveform)
 
 
 def test_a_model_folder_stands_for_its_codec(teacher, waveform, tmp_path) -> None:
-    save_checkpoint(tmp_path / "model" / "codec", "codec", teacher.export_config(), teacher.state_dict(), {})
+    save_checkpoint(tmp_path / "model" / "codec", "codec", teacher.export_config(), exported_tensors(teacher), {})
     write_json(tmp_path / "model" / "model.json", {})
     assert_same(teacher, load_codec(tmp_path / "model"), waveform)
 
@@ -82,9 +103,9 @@ def test_a_missing_path_is_refused_with_a_hint(tmp_path) -> None:
 
 
 def test_weights_of_other_projects_are_refused(tmp_path) -> None:
-    (tmp_path / "encodec_24khz.th").write_bytes(b"x")
+    (tmp_path / "codec.ckpt").write_bytes(b"x")
     with pytest.raises(UsageError, match="expected a codec"):
-        load_codec(tmp_path / "encodec_24khz.th")
+        load_codec(tmp_path / "codec.ckpt")
     torch.save({"model": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match="another program's"):
         load_codec(tmp_path / "other.pt")

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from encodec.modules import SConv1d
 from tiny_codecs import synthetic_speech, tiny_config
 
-from stages.codec.encodec import SEANetAutoencoder
+from stages.codec.encodec import CausalConvolution, SEANetAutoencoder
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, SEANetConfig
 from stages.errors import UsageError
@@ -87,3 +88,22 @@ def test_a_fresh_codec_passes_its_input_on_and_one_of_torch_s_defaults_hums(init
     with torch.no_grad():
         heard, hum = (autoencoder.decode_latents(autoencoder.encode_latents(x)) for x in (waveform, 0 * waveform))
     assert least <= float((heard - hum).std() / heard.std()) <= most
+
+
+@pytest.mark.parametrize(("length", "stride", "dilation"), [(7, 1, 1), (3, 1, 2), (1, 1, 1), (4, 2, 1), (20, 10, 1)])
+@pytest.mark.parametrize("samples", [1, 39, 40])
+def test_zeros_padded_by_the_convolution_are_those_of_the_package(length: int, stride: int, dilation: int,
+                                                                  samples: int) -> None:
+    theirs = SConv1d(2, 3, length, stride, dilation, causal=True, pad_mode="constant")
+    wave = torch.randn(1, 2, samples)
+    expected = theirs(wave)
+    ours = CausalConvolution(theirs)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    torch.testing.assert_close(ours(wave), expected)
+
+
+def test_the_zeros_of_a_causal_codec_are_padded_inside_and_reflections_are_not() -> None:
+    causal = SEANetAutoencoder(SEANetConfig(base_filters=2, latent_dim=4))
+    reflecting = SEANetAutoencoder(SEANetConfig(base_filters=2, latent_dim=4, pad_mode="reflect"))
+    assert not any(isinstance(module, SConv1d) for module in causal.modules())
+    assert not any(isinstance(module, CausalConvolution) for module in reflecting.modules())

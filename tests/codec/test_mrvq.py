@@ -6,6 +6,7 @@ from tiny_codecs import make_student, synthetic_speech, tiny_config
 
 from stages.codec.losses import hsr_loss
 from stages.codec.mrvq import MultiResolutionCodec, SubDecoder, SubEncoder
+from stages.codec.quantizer import ResidualQuantizer
 from stages.codec.residual import ResidualCodec
 from stages.config.models import BlockConfig, CodecConfig, MRVQConfig
 from stages.errors import UsageError
@@ -85,6 +86,17 @@ def test_the_student_starts_as_a_copy_of_the_teacher(teacher: ResidualCodec, wav
     assert not torch.equal(next(student.autoencoder.parameters()), next(teacher.autoencoder.parameters()))
 
 
+def test_without_pretraining_the_student_shares_nothing_with_the_teacher(teacher: ResidualCodec) -> None:
+    student = MultiResolutionCodec.from_teacher(teacher, MRVQConfig(), "kmeans", "fresh")
+    taught, own = teacher.autoencoder.state_dict(), student.autoencoder.state_dict()
+    weights = [name for name in own if name.endswith("original1")]
+    assert weights and own.keys() == taught.keys()
+    assert not any(torch.equal(own[name], taught[name]) for name in weights)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    entries = torch.stack([teacher.codebook(index) for index in range(8)])
+    assert not (student.mrvq.blocks[0].pre.codebooks[0].codebook == entries).flatten(1).all(1).any()
+
+
 def test_kmeans_finds_quant_codebooks_and_leaves_the_teachers(student: MultiResolutionCodec, teacher) -> None:
     assert all(quantizer.initialised for quantizer in student.mrvq.quantizers().values())
     assert torch.equal(student.mrvq.blocks[1].post.codebooks[0].codebook, teacher.codebook(1))
@@ -94,6 +106,22 @@ def test_kmeans_finds_quant_codebooks_and_leaves_the_teachers(student: MultiReso
     fresh.mrvq.initialise(clips, "kmeans")
     assert all(quantizer.initialised for quantizer in fresh.mrvq.quantizers().values())
     assert not torch.equal(fresh.mrvq.blocks[1].post.codebooks[0].codebook, teacher.codebook(1))
+
+
+def test_blocks_start_in_order_each_on_what_the_ones_before_leave(teacher) -> None:
+    with torch.no_grad():
+        clips = teacher.encode_latents(synthetic_speech(24, 24_000, seed=2))
+    codec = MultiResolutionCodec.from_teacher(teacher, MRVQConfig(), "kmeans").eval()
+    codec.mrvq.initialise(clips, "kmeans", seed=3)
+    codes, residual, salt = codec.mrvq.encode(clips), clips, 0
+    for k, (block, spec) in enumerate(zip(codec.mrvq.blocks, MRVQConfig().blocks, strict=True), start=1):
+        alone = ResidualQuantizer(codec.latent_dim, spec.pre, codec.config.quantizer, salt)
+        alone.initialise(residual.transpose(1, 2).reshape(-1, codec.latent_dim), seed=3)
+        for found, expected in zip(block.pre.codebooks, alone.codebooks, strict=True):
+            torch.testing.assert_close(found.codebook, expected.codebook, msg=f"block {k}")
+        if not block.is_last:
+            residual = residual - block.post.embed(codes[f"post{k}"])
+            salt += spec.pre + spec.quant + spec.post
 
 
 def test_partial_sums_are_the_embeddings_of_the_codes(student: MultiResolutionCodec, waveform) -> None:

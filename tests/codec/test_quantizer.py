@@ -10,11 +10,9 @@ from stages.codec.quantizer import (
     Ranks,
     ResidualQuantizer,
     VectorQuantizer,
-    code_histogram,
     kmeans,
     nearest,
     straight_through,
-    usage,
 )
 from stages.config.models import QuantizerConfig
 from stages.errors import UsageError
@@ -138,6 +136,13 @@ def test_statistics_are_summed_over_processes() -> None:
         torch.testing.assert_close(parts[0].state_dict()[name], tensor, msg=f"{name} differs from one process")
 
 
+def test_processes_that_hold_other_vectors_start_from_the_same_centroids() -> None:
+    pair = [VectorQuantizer(4, SMALL) for _ in range(2)]
+    run_as_two_processes(lambda ranks: pair[ranks.rank].initialise(vectors(256, seed=ranks.rank), ranks=ranks))
+    assert torch.equal(pair[0].codebook, pair[1].codebook)
+    assert torch.equal(pair[0].ema_count, pair[1].ema_count)
+
+
 def run_as_two_processes(work) -> None:
     """Call work(ranks) in two threads whose `sum` meets at a barrier."""
     barrier, slots = threading.Barrier(2, timeout=20), [None, None]
@@ -198,6 +203,12 @@ def test_codebooks_are_initialised_in_order_each_on_what_is_left() -> None:
     codes = quantizer.encode(data.T.unsqueeze(0))
     left = [float((data.T - part[0]).square().mean()) for part in quantizer.partial_sums(codes)]
     assert 1.0 > left[0] > left[1] > left[2]
+    residual = data
+    for salt, codebook in enumerate(quantizer.codebooks):
+        alone = VectorQuantizer(4, SMALL, salt)
+        alone.initialise(residual)
+        assert torch.equal(codebook.codebook, alone.codebook), f"codebook {salt + 1}"
+        residual = residual - alone.embed(alone.encode(residual))
 
 
 def test_kmeans_finds_separate_clusters_whatever_the_block_of_rows(monkeypatch) -> None:
@@ -232,13 +243,6 @@ def test_partial_sums_add_one_codebook_at_a_time() -> None:
     assert torch.equal(sums[1], quantizer.embed(codes[:, :2]))
 
 
-def test_usage_of_uniform_and_of_constant_codes() -> None:
-    codes = torch.stack([torch.arange(8), torch.zeros(8, dtype=torch.int64)]).unsqueeze(0)
-    found = usage(code_histogram(codes, 8))
-    torch.testing.assert_close(found.perplexity, torch.tensor([8.0, 1.0], dtype=torch.float64))
-    torch.testing.assert_close(found.share, torch.tensor([1.0, 0.125], dtype=torch.float64))
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_vectors_that_are_not_finite_leave_the_codebook_as_it_was(bad: float) -> None:
     quantizer = VectorQuantizer(4, SMALL)
@@ -249,3 +253,14 @@ def test_vectors_that_are_not_finite_leave_the_codebook_as_it_was(bad: float) ->
     data[3, 1] = bad
     quantizer.update(data, quantizer.encode(data))
     torch.testing.assert_close((quantizer.codebook, quantizer.ema_count, quantizer.ema_sum), before)
+
+
+def test_vectors_that_are_not_finite_revive_nothing() -> None:
+    quantizer = VectorQuantizer(4, SMALL)
+    data = vectors(40)
+    quantizer.initialise(data)
+    quantizer.ema_count[3] = 1e-6
+    data[:] = torch.nan
+    quantizer.update(data, quantizer.encode(data))
+    assert quantizer.codebook.isfinite().all()
+    assert int(quantizer.num_revived) == 0

@@ -51,7 +51,8 @@ def test_measures_are_means_over_items_and_cover_every_codebook(student) -> None
     for name in ("l1", "mel", "si_sdr"):
         mean = sum(part[name] for part in parts) / 9
         assert abs(measures[name] - mean) < 1e-3 * abs(mean), name
-    for spec in student.streams:
-        for index in range(1, spec.num_codebooks + 1):
-            assert 1 <= measures[f"perplexity.{spec.name}.{index}"] <= 16
-            assert 0 < measures[f"usage.{spec.name}.{index}"] <= 1
+    for name, quantizer in student.quantizers().items():
+        for index in range(1, quantizer.num_codebooks + 1):
+            assert 1 <= measures[f"perplexity.{name}.{index}"] <= 16
+            assert 0 < measures[f"usage.{name}.{index}"] <= 1
+    assert {spec.name for spec in student.streams} | {"pre1"} == set(student.quantizers())
