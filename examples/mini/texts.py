@@ -1,0 +1,49 @@
+"""The sentences that are read: the examples which WordNet gives of its words' use."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from stages.curation.tables import text_key
+from stages.randomness import derive_seed
+
+WORDNET = Path("/usr/share/wordnet")
+FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+_EXAMPLE = re.compile(r'"([^"]+)"')
+# Letters and plain punctuation: no digits, brackets, quotes or slashes, which every reader would read otherwise.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z',;:?!. -]*")
+_ABBREVIATION = re.compile(r"\b[A-Z]{2,}\b|\b[A-Za-z]\.|\b(?:Mr|Mrs|Dr|St|etc|vs)\.|\.\.|--|\w\.\w")
+
+
+def examples(folder: Path) -> list[str]:
+    """Return the quoted examples of WordNet's glosses, as they stand there."""
+    found = []
+    for name in FILES:
+        for line in (folder / name).read_text(encoding="utf-8").splitlines():
+            if not line.startswith("  "):  # the licence
+                found += _EXAMPLE.findall(line.partition(" | ")[2])
+    return found
+
+
+def as_sentence(text: str, words: tuple[int, int] = (4, 25)) -> str:
+    """Return `text` with a capital and a full stop, or '' if it is not plain English of so many words."""
+    text = " ".join(text.split()).strip(" ,;:-")
+    fits = _PLAIN.fullmatch(text) and not _ABBREVIATION.search(text)
+    if not fits or not words[0] <= len(text.split()) <= words[1]:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else ".")
+
+
+def wordnet_sentences(folder: Path = WORDNET) -> list[str]:
+    """Return all usable examples, each once, sorted."""
+    by_key = {text_key(sentence): sentence for sentence in map(as_sentence, examples(folder)) if sentence}
+    return sorted(by_key.values())
+
+
+def side_of(sentence: str, seed: int, test_share: float, validation_share: float) -> str:
+    """Return the split that a sentence belongs to, whoever says it; it depends on (seed, its words) only."""
+    place = derive_seed(seed, "side", text_key(sentence)) / 2**63
+    return TEST if place < test_share else VALIDATION if place < test_share + validation_share else TRAIN
