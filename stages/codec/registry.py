@@ -23,7 +23,7 @@ from stages.errors import StorageError, UsageError
 
 PlainCodec = ResidualCodec | ForeignCodec  # what can teach
 CODEC_STAGES = ("train-codec", "mreq")
-MAKE_ONE = "make a codec with `halle train-codec --data MANIFEST_DIR --out RUN`, then give RUN or RUN/encodec.pt"
+MAKE_ONE = "make a codec with `halle train-codec --data MANIFEST_DIR --out RUN`, then give RUN"
 
 
 def build_codec(architecture: dict) -> Codec:
