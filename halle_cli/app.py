@@ -236,6 +236,8 @@ def evaluate(
                                          "compared with.", "--reconstruct")] = False,
     out: Annotated[str | None, _option("Folder to write; by default eval/SET or eval/SET-reconstruction.")] = None,
     data_root: Annotated[str | None, _option("Where named test sets are; by default $HALLE_DATA, then data.")] = None,
+    only: Annotated[list[str] | None, _option("COLUMN=VALUE or COLUMN=A,B: score these rows of the set only; of "
+                                              "several, all must hold.")] = None,
     max_items: Annotated[int | None, _option("Score the first N utterances only.")] = None,
 ) -> dict[str, Any]:
     """Score a model, codecs, or anyone's audio, on a test set."""
@@ -245,25 +247,28 @@ def evaluate(
     first, *further = codec or [None]
     return {"set": set_, "model": model, "codec": first, "further_codecs": further or None, "ar": ar, "nar": nar,
             "hypotheses": hypotheses, "setting": "reconstruction" if reconstruct else setting, "out": out,
-            "data_root": data_root, "max_items": max_items}
+            "data_root": data_root, "only": only or None, "max_items": max_items}
 
 
 @app.command("pack", rich_help_panel=HELPERS)
 def pack(
     codec: Annotated[str, _option("Codec run or checkpoint.")],
-    ar: Annotated[str, _option("AR run or checkpoint.")],
-    nar: Annotated[str, _option("NAR run or checkpoint.")],
-    out: Annotated[str, _option("Model folder to write.")],
+    out: Annotated[str, _option("Model folder to write; a codec folder without --ar and --nar.")],
+    ar: Annotated[str | None, _option("AR run or checkpoint.")] = None,
+    nar: Annotated[str | None, _option("NAR run or checkpoint.")] = None,
+    half: Annotated[bool, _option("Round the codec to half precision; do so before tokenize.", "--half")] = False,
     json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
 ) -> None:
-    """Assemble a model folder; parts that do not belong together are refused."""
+    """Assemble a model folder, or ship a codec alone; parts that do not belong together are refused."""
     from halle_cli.console import Console
 
     def work() -> dict[str, Any]:
-        return importlib.import_module("stages.pack").run(codec, ar, nar, out)
+        return importlib.import_module("stages.pack").run(codec, ar, nar, out, half)
 
-    Console(0, json_output, debug).run(work, _next_step("pack", {"out": out}))
+    next_step = _next_step("pack", {"out": out}) if ar else f"halle tokenize --codec {shlex.quote(out)} --data " \
+                                                            "MANIFEST_DIR --out STORE"
+    Console(0, json_output, debug).run(work, next_step)
 
 
 def _numbers(text: str | None, option: str, kind: type) -> tuple | None:

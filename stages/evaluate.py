@@ -114,7 +114,7 @@ def plan(config: EvalConfig) -> dict:
     check_output("eval", job.config, job.parents)
     refused = Counter(case.refused for case in job.cases if case.refused)
     return {
-        "reads": {"set": str(job.manifest.folder), "split": job.split,
+        "reads": {"set": str(job.manifest.folder), "split": job.split, "only": list(config.only),
                   "systems": [source.what for source in job.sources]},
         "setting": f"{config.setting}: {setting_in_words(config)}",
         "utterances": len(job.cases),
@@ -127,7 +127,7 @@ def plan(config: EvalConfig) -> dict:
 def prepare(config: EvalConfig) -> Job:
     """Find the test set and the sources of audio; refuse a set of which too much cannot be evaluated."""
     path = find_test_set(config.set, config.data_root)
-    manifest, split = read_test_set(path, config.split)
+    manifest, split = read_test_set(path, config.split, config.only)
     if not config.out:
         kind = "-reconstruction" if config.setting == "reconstruction" else ""
         config = config.model_copy(update={"out": f"eval/{manifest.folder.resolve().name}{kind}"})
@@ -206,7 +206,7 @@ def score_rows(job: Job, rows: list[dict], transcriber: Transcriber) -> dict:
         "setting": job.config.setting,
         "setting_in_words": setting_in_words(job.config),
         "set": {"name": job.manifest.folder.resolve().name, "path": str(job.manifest.folder), "split": job.split,
-                "utterances": len(job.manifest.utterances), "evaluated": len(rows),
+                "only": list(job.config.only), "utterances": len(job.manifest.utterances), "evaluated": len(rows),
                 "fingerprint": job.manifest.fingerprint},
         "recogniser": {"name": transcriber.name, "version": transcriber.version},
         "normaliser": {"name": NORMALISER, "version": normaliser_version()},

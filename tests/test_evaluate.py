@@ -338,6 +338,19 @@ def test_results_do_not_depend_on_how_many_utterances_are_asked_for(tmp_path, wi
     assert asked[0] == asked[1]
 
 
+def test_only_restricts_what_is_scored_and_prompts_still_come_from_the_whole_set(tmp_path, with_pipeline):
+    make_set(tmp_path / "set", set=lambda index: "one" if index == 2 else "rest")
+    pipeline = with_pipeline(FakePipeline())
+    evaluate.run(settings(tmp_path, only=("set=one",)))
+    scores, rows = read(tmp_path)
+    assert set(rows) == {"u2"} and pipeline.asked[0].prompt.name != "u2"
+    assert (scores["set"]["only"], scores["set"]["utterances"]) == (["set=one"], 1)
+    assert "split test, only set=one, 1 utterances" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="`only` was"):
+        evaluate.run(settings(tmp_path, only=("set=rest",)))
+    assert evaluate.plan(settings(tmp_path, out=str(tmp_path / "o"), only=("set=rest",)))["utterances"] == 5
+
+
 def test_speech_that_did_not_end_is_scored_and_counted_as_unfinished(tmp_path, with_pipeline):
     make_set(tmp_path / "set")
     with_pipeline(FakePipeline(stop_reason="max_frames"))
@@ -541,11 +554,13 @@ def test_the_command_compares_the_codecs_that_it_is_given(tmp_path, codec_file):
     make_set(tmp_path / "set", count=2, seconds=lambda index: 1.0)
     export_codec(tiny_codec("halle"), tmp_path / "mreq.pt")
     command = [sys.executable, "-m", "halle_cli", "eval", "--set", "set", "--reconstruct", "--codec", codec_file,
-               "--codec", "mreq.pt", "--dry-run", "--json"]  # fmt: skip
+               "--codec", "mreq.pt", "--only", "speaker=ann", "--only", "split=test",
+               "--dry-run", "--json"]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
+    assert plan["reads"]["only"] == ["speaker=ann", "split=test"] and plan["utterances"] == 2
     assert plan["reads"]["systems"] == [f"codec {codec_file}", "codec mreq.pt"]
     assert plan["setting"].startswith("reconstruction") and plan["writes"][0].startswith("eval/set-reconstruction")
     refused = subprocess.run([*command, "--setting", "continuation"], cwd=tmp_path, env=environment,

@@ -55,6 +55,27 @@ def exported_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
 
 
+def in_half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with numbers rounded to float16; integers and booleans stay as they are.
+
+    Raises UsageError for numbers beyond its range (65504), naming each tensor that holds some.
+    """
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    beyond = [f"`{tensors[name].abs().max():.6g}` in `{name}`" for name, half in halves.items()
+              if not half.isfinite().all()]
+    if beyond:
+        more = f" and {len(beyond) - 3} more tensors" if len(beyond) > 3 else ""
+        raise UsageError(f"expected numbers that half precision can hold, at most 65504, got {', '.join(beyond[:3])}"
+                         f"{more}", "ship it in full precision, without --half")
+    return halves
+
+
+def is_in_half_precision(tensors: dict[str, Tensor]) -> bool:
+    """Tell whether rounding to float16 would change no number."""
+    return all(torch.equal(tensor, tensor.half().to(tensor.dtype)) for tensor in tensors.values()
+               if tensor.is_floating_point())
+
+
 def save_checkpoint(folder: str | Path, kind: str, architecture: dict, tensors: dict[str, Tensor], parents: dict,
                     trainer_state: tuple[dict[str, Tensor], dict] | None = None) -> str:
     """Write a checkpoint folder in one rename and return its fingerprint.
@@ -105,10 +126,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:
-    """Return a sha256 of the architecture and of every tensor's name, type, shape and bytes."""
+    """Return a sha256 of the architecture and of every tensor's name, type, shape and values.
+
+    Half-precision numbers count as the float32 numbers that they become when they are loaded into a model: a codec
+    has one fingerprint in its file, in memory and in any export.
+    """
     digest = hashlib.sha256(fingerprint_of(architecture).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor = tensor.float()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

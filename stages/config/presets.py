@@ -20,9 +20,12 @@ _SMOKE_CODEC_TRAINING = {**_SMOKE_TRAINING, "validation_utterances": 4}
 _EVENLY_LOUD = {"loudness_db": -20.0}
 
 _MINI_SEANET = {"base_filters": 16, "latent_dim": 64}
-_MINI_DISCRIMINATOR = {"filters": 8}
+_MINI_LOSSES = {"mel_windows": [2048, 640, 256]}
+_MINI_DISCRIMINATOR = {"filters": 4, "fft_sizes": [1024, 512, 256], "warmup_steps": 200}
 _MINI_TRANSFORMER = {"dim": 256, "num_heads": 4, "num_layers": 6, "ffn_dim": 1024}
 _MINI_TRAINING = {"save_every": 200, "validate_every": 500}
+_MINI_CODEC_TRAINING = {"batch_size": 8, "betas": [0.8, 0.99], "schedule": "cosine", "log_every": 50,
+                        "validate_every": 500, "save_every": 250, "keep_checkpoints": 3}
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # the paper does not give the precision; fp32 is several times slower on the H100s that it used
@@ -45,15 +48,20 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mini": {
         "curate": _EVENLY_LOUD,
+        # first an autoencoder, then codebooks, and late the discriminator; at this learning rate `encodec` collapses
+        # to a constant output: examples/mini/encodec.yaml has settings for it
         "train-codec": {
-            "codec": {"seanet": _MINI_SEANET}, "discriminator": _MINI_DISCRIMINATOR,
-            "training": {"steps": 20_000, "batch_size": 16, "learning_rate": 3e-4, **_MINI_TRAINING},
+            "codec": {"arch": "spectral", "seanet": _MINI_SEANET}, "quantizer_start_step": 2500,
+            "losses": _MINI_LOSSES, "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 13_000},
+            "training": {"steps": 16_000, "learning_rate": 1e-3, "warmup_steps": 200, **_MINI_CODEC_TRAINING},
         },
         "mreq": {
-            "discriminator": _MINI_DISCRIMINATOR, "crop_seconds": 2.0,
-            "training": {"steps": 20_000, "batch_size": 16, "learning_rate": 3e-4, **_MINI_TRAINING},
+            "frozen_steps": 5000, "crop_seconds": 2.0,
+            "losses": _MINI_LOSSES, "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 7500},
+            "training": {"steps": 9000, "learning_rate": 5e-4, "warmup_steps": 100, **_MINI_CODEC_TRAINING},
         },
-        "tokenize": {"shard_utterances": 500},
+        # an interrupted shard is begun again, so shards are small enough for a run of minutes
+        "tokenize": {"shard_utterances": 100},
         "train-ar": {
             "model": {"transformer": _MINI_TRANSFORMER},
             "training": {"steps": 20_000, "batch_tokens": 4000, "learning_rate": 5e-4, "warmup_steps": 200,

@@ -314,6 +314,7 @@ class EvalConfig(SpeechConfig):
     set: str = running("", description="a name below the data root, or a manifest folder; its fingerprint is identity")
     data_root: str | None = running(None, description="where named test sets are; by default $HALLE_DATA, else data")
     split: str | None = Field(None, description="by default the rows marked test, all when none is; or all")
+    only: tuple[str, ...] = Field((), description="COLUMN=VALUE or COLUMN=A,B: rows of the set for which all hold")
     hypotheses: str | None = running(None, description="folder of anyone's audio, file stems are ids")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
     max_prompt_seconds: float = Field(15.0, gt=0, description="longest utterance used as a prompt across sentences")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -76,19 +77,62 @@ def find_test_set(name: str, data_root: str | None = None) -> Path:
                                 "or give another place with --data-root or $HALLE_DATA")
 
 
-def read_test_set(path: Path, split: str | None = None) -> tuple[Manifest, str]:
-    """Return the manifest's rows of `split`, and the split's name.
+def read_test_set(path: Path, split: str | None = None, only: Sequence[str] = ()) -> tuple[Manifest, str]:
+    """Return the manifest's rows of `split` for which every `COLUMN=VALUE` of `only` holds, and the split's name.
 
-    By default the rows marked `test`, and all of them when none is; `all` takes every row.
+    By default the rows marked `test`, and all of them when none is or when `only` names splits; `all` takes every row.
     """
     manifest = read_manifest(path)
+    wanted = [_condition(text) for text in only]
     names = {utterance.split for utterance in manifest.utterances}
-    chosen = split or ("test" if "test" in names else "all")
-    if chosen == "all":
-        return manifest, chosen
-    if chosen not in names:
+    by_column = any(column == "split" for column, _ in wanted)
+    chosen = split or ("test" if "test" in names and not by_column else "all")
+    if chosen != "all" and chosen not in names:
         raise UsageError(f"expected a split out of {', '.join(sorted(names))} or all, got `{chosen}`")
-    return Manifest(manifest.folder, manifest.split(chosen), manifest.fingerprint), chosen
+    rows = manifest.utterances if chosen == "all" else manifest.split(chosen)
+    return Manifest(manifest.folder, _matching(rows, wanted), manifest.fingerprint), chosen
+
+
+def set_in_words(chosen: Mapping[str, Any]) -> str:
+    """Return the `set` of scores.json for the reader of a page: where it is and which of its rows were taken."""
+    only = "".join(f", only {condition}" for condition in chosen.get("only", ()))
+    return f"{chosen['path']}, split {chosen['split']}{only}, {chosen['utterances']} utterances"
+
+
+def _condition(text: str) -> tuple[str, list[str]]:
+    """Read COLUMN=VALUE, or COLUMN=A,B."""
+    column, equals, values = text.partition("=")
+    if not (column and equals and values):
+        raise UsageError(f"expected COLUMN=VALUE after --only, got `{text}`", hint="such as --only speaker=ann,bob")
+    return column, values.split(",")
+
+
+def _matching(utterances: Sequence[Utterance], wanted: Sequence[tuple[str, list[str]]]) -> tuple[Utterance, ...]:
+    """Return the utterances that have one of its values in every wanted column; refuse to return none."""
+    rows = [(utterance, _columns(utterance)) for utterance in utterances]
+    known = dict.fromkeys(column for _, columns in rows for column in columns)
+    unknown = [f"`{column}`" for column, _ in wanted if column not in known]
+    if unknown:
+        raise UsageError(f"expected a column out of {', '.join(known)} after --only, got {', '.join(unknown)}")
+    found = tuple(utterance for utterance, columns in rows
+                  if all(columns.get(column) in values for column, values in wanted))
+    if not found:
+        asked = " and ".join(f"`{column}={','.join(values)}`" for column, values in wanted)
+        there = "; ".join(f"{column}: {_listed({columns[column] for _, columns in rows if column in columns})}"
+                          for column, _ in wanted)
+        raise UsageError(f"no utterance has {asked}; what there is of {there}")
+    return found
+
+
+def _columns(utterance: Utterance) -> dict[str, str]:
+    """Return what rows can be chosen by, as text: numbers as JSON writes them."""
+    extra = {name: value if isinstance(value, str) else json.dumps(value) for name, value in utterance.extra.items()}
+    return {"speaker": utterance.speaker, "split": utterance.split, **extra}
+
+
+def _listed(values: Iterable[str], most: int = 20) -> str:
+    values = sorted(values)
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def plan_cases(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.audio.io import write_audio
 from stages.metrics.scoring import RECORDINGS, SCORED, read_recording
-from stages.metrics.test_set import Case, file_stem
+from stages.metrics.test_set import Case, file_stem, set_in_words
 from stages.reports import plots
 from stages.reports.page import (
     article,
@@ -81,11 +81,10 @@ def _outputs(row: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _about(scores: dict) -> list[str]:
-    chosen = scores["set"]
     about = {
         "setting": f"{scores['setting']} ({scores['setting_in_words']})",
-        "test set": f"{chosen['path']}, split {chosen['split']}, {chosen['utterances']} utterances",
-        "evaluated": f"{chosen['evaluated']} utterances, {sum(scores['refused'].values())} of them refused",
+        "test set": set_in_words(scores["set"]),
+        "evaluated": f"{scores['set']['evaluated']} utterances, {sum(scores['refused'].values())} of them refused",
     }
     for name, system in scores["systems"].items():
         made = ", ".join(f"{count} {status}" for status, count in system["counts"].items() if count)

@@ -18,6 +18,7 @@ from stages.metrics.test_set import (
     plan_cases,
     read_test_set,
     refuse_bad_set,
+    set_in_words,
     setting_in_words,
 )
 
@@ -68,6 +69,59 @@ def test_the_rows_marked_test_are_taken_and_all_when_there_are_none(tmp_path):
     assert read_test_set(only_train)[1] == "all"
     with pytest.raises(UsageError, match="test, train or all, got `dev`"):
         read_test_set(folder, "dev")
+
+
+@pytest.fixture
+def columns(tmp_path):
+    """Two speakers, two sets and two splits; one row has no set, and only one has a number."""
+    rows = [("a", "ann", "test", {"set": "short"}), ("b", "bob", "test", {"set": "short", "take": 2}),
+            ("c", "ann", "test", {"set": "long"}), ("d", "ann", "test", {}),
+            ("e", "bob", "train", {"set": "short"})]  # fmt: skip
+    lines = [json.dumps({"id": name, "audio": f"{name}.wav", "duration": 1, "text": name, "speaker": speaker,
+                         "split": split, **extra}) for name, speaker, split, extra in rows]  # fmt: skip
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("only, split, ids", [
+    ((), None, "abcd"), (("set=short",), None, "ab"), (("set=short",), "all", "abe"),
+    (("set=short,long",), None, "abc"),
+    (("set=short", "speaker=ann"), None, "a"), (("take=2",), None, "b"), (("split=train",), None, "e"),
+    (("split=test,train", "speaker=bob"), None, "be"), (("set=short,other",), None, "ab"),
+])  # fmt: skip
+def test_only_takes_the_rows_for_which_all_conditions_hold(columns, only, split, ids):
+    assert "".join(row.id for row in read_test_set(columns, split, only)[0].utterances) == ids
+
+
+def test_the_fingerprint_of_a_set_is_that_of_its_manifest(columns):
+    assert read_test_set(columns, None, ["set=short"])[0].fingerprint == read_test_set(columns)[0].fingerprint
+
+
+@pytest.mark.parametrize("only, message", [
+    (("sets=short",), "out of speaker, split, set, take after --only, got `sets`"),
+    (("set=medium",), "no utterance has `set=medium`; what there is of set: long, short$"),
+    (("set=long", "speaker=bob"), "no utterance has `set=long` and `speaker=bob`; .* short; speaker: ann, bob"),
+    (("set",), "expected COLUMN=VALUE after --only, got `set`"), (("set=",), "got `set=`"), (("=x",), "got `=x`"),
+])  # fmt: skip
+def test_an_only_that_finds_nothing_is_refused_with_what_there_is(columns, only, message):
+    with pytest.raises(UsageError, match=message):
+        read_test_set(columns, None, only)
+
+
+def test_of_many_values_twenty_are_named(tmp_path):
+    lines = [json.dumps({"id": f"u{n}", "audio": "a.wav", "duration": 1, "text": "a", "speaker": f"s{n:02}"})
+             for n in range(23)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UsageError, match="s18, s19 and 3 more"):
+        read_test_set(tmp_path, None, ["speaker=x"])
+
+
+def test_a_set_is_told_with_its_conditions():
+    chosen = {"path": "data/mine", "split": "test", "utterances": 3}
+    assert set_in_words(chosen) == "data/mine, split test, 3 utterances"
+    only = ["set=short", "speaker=a,b"]
+    assert set_in_words(chosen | {"only": only}) == (
+        "data/mine, split test, only set=short, only speaker=a,b, 3 utterances")
 
 
 def test_a_prompt_is_another_text_of_the_same_speaker_of_suitable_length():

@@ -1,0 +1,103 @@
+# The small model for the package: its speech, its codecs, its language models. `make` here passes these targets on.
+#
+#   make -C examples/mini corpus HUMAN=FOLDER    the speech; without HUMAN, flite's alone
+#   make -C examples/mini slice MINUTES=30       train what is next for so long; the same again goes on from there
+#   make -C examples/mini ar                     one stage to its end, and before it all that it needs
+#   make -C examples/mini codec ARCH=encodec     the other codec, beside the first
+#
+# Sizes are those of the preset, what only this recipe wants is in spectral.yaml and encodec.yaml.
+
+BIN := $(addsuffix /,$(wildcard ../../.venv/bin))
+HALLE ?= $(BIN)halle
+PYTHON ?= $(BIN)python3
+RUNS ?= ../../runs/mini
+PRESET ?= mini
+ARCH ?= spectral
+# given to every training command, such as -O training.tracker=tensorboard
+OPTIONS ?=
+
+DONE := checksums.json
+CORPUS := $(RUNS)/corpus
+DATASET := $(RUNS)/data
+CODEC := $(RUNS)/codec-$(ARCH)
+MREQ := $(RUNS)/mreq
+# what language models are trained on is what ships: tokens of other weights would be other tokens
+PACKED := $(RUNS)/halle-mini-codec
+TOKENS := $(RUNS)/tokens
+AR := $(RUNS)/ar
+NAR := $(RUNS)/nar
+VALLE_PACKED := $(RUNS)/valle-mini-codec
+VALLE_TOKENS := $(RUNS)/valle-tokens
+VALLE_AR := $(RUNS)/valle-ar
+VALLE_NAR := $(RUNS)/valle-nar
+
+QUEUE := codec mreq packed tokens ar nar valle-packed valle-tokens valle-ar valle-nar
+
+SETTINGS = --preset $(PRESET) --config $(ARCH).yaml
+run-codec = $(HALLE) train-codec --data $(DATASET) --out $(CODEC) --arch $(ARCH) $(SETTINGS) $(OPTIONS)
+run-mreq = $(HALLE) mreq --teacher $(CODEC) --data $(DATASET) --out $(MREQ) $(SETTINGS) $(OPTIONS)
+run-packed = $(HALLE) pack --codec $(MREQ) --half --out $(PACKED)
+run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKENS) $(SETTINGS)
+run-ar = $(HALLE) train-ar --tokens $(TOKENS) --out $(AR) $(SETTINGS) $(OPTIONS)
+run-nar = $(HALLE) train-nar --tokens $(TOKENS) --codec $(PACKED) --out $(NAR) $(SETTINGS) $(OPTIONS)
+run-valle-packed = $(HALLE) pack --codec $(CODEC) --half --out $(VALLE_PACKED)
+run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)
+run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
+run-valle-nar = $(HALLE) train-nar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
+
+.PHONY: corpus $(QUEUE) figures slice
+.DELETE_ON_ERROR:
+
+corpus: $(DATASET)/$(DONE)
+codec: $(CODEC)/$(DONE)
+mreq: $(MREQ)/$(DONE)
+packed: $(PACKED)/$(DONE)
+tokens: $(TOKENS)/$(DONE)
+ar: $(AR)/$(DONE)
+nar: $(NAR)/$(DONE)
+valle-packed: $(VALLE_PACKED)/$(DONE)
+valle-tokens: $(VALLE_TOKENS)/$(DONE)
+valle-ar: $(VALLE_AR)/$(DONE)
+valle-nar: $(VALLE_NAR)/$(DONE)
+
+figures: $(CODEC)/$(DONE) $(MREQ)/$(DONE)
+	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(MREQ) --out $(RUNS)/figures
+
+slice:
+	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }
+	@$(PYTHON) slice.py --minutes '$(MINUTES)' $(foreach stage,$(QUEUE),--stage $(stage) '$(run-$(stage))')
+
+# one rule for both, so that the corpus may be deleted when the data is there
+$(DATASET)/$(DONE):
+	$(PYTHON) make_corpus.py --out $(CORPUS) $(HUMAN:%=--human %)
+	$(HALLE) curate $(CORPUS) --out $(DATASET) --preset $(PRESET) -O rate_outlier_mads=20
+
+$(CODEC)/$(DONE): $(DATASET)/$(DONE)
+	$(run-codec)
+
+$(MREQ)/$(DONE): $(CODEC)/$(DONE)
+	$(run-mreq)
+
+$(PACKED)/$(DONE): $(MREQ)/$(DONE)
+	$(run-packed)
+
+$(TOKENS)/$(DONE): $(PACKED)/$(DONE)
+	$(run-tokens)
+
+$(AR)/$(DONE): $(TOKENS)/$(DONE)
+	$(run-ar)
+
+$(NAR)/$(DONE): $(TOKENS)/$(DONE)
+	$(run-nar)
+
+$(VALLE_PACKED)/$(DONE): $(CODEC)/$(DONE)
+	$(run-valle-packed)
+
+$(VALLE_TOKENS)/$(DONE): $(VALLE_PACKED)/$(DONE)
+	$(run-valle-tokens)
+
+$(VALLE_AR)/$(DONE): $(VALLE_TOKENS)/$(DONE)
+	$(run-valle-ar)
+
+$(VALLE_NAR)/$(DONE): $(VALLE_TOKENS)/$(DONE)
+	$(run-valle-nar)
