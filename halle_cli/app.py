@@ -8,6 +8,7 @@ import inspect
 import os
 import shlex
 from collections.abc import Callable
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,20 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"halle {metadata.version('halle')}")
+        raise typer.Exit
+
+
+@app.callback()
+def halle(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True,
+                                          callback=_say_version)] = False,
+) -> None:
+    """Options before the command (`--version` acts by itself)."""
+
+
 UNDIVIDED = ("curate", "synth", "eval")  # under a launcher of many processes the first does all of these
 
 
@@ -49,7 +64,8 @@ _TRACKER = "Where curves go too: tensorboard, wandb or mlflow; by default none."
 def common_options(
     preset: Annotated[str, _option("Size of everything: paper, single-gpu, mini or smoke.")] = "mini",
     config: Annotated[str | None, _option("YAML file of settings (or of one section a stage).")] = None,
-    override: Annotated[list[str] | None, _option("Change one setting: dotted.key=value.", "-O", "--override")] = None,
+    override: Annotated[list[str] | None, _option("Change a setting (--dry-run lists all): dotted.key=value.",
+                                                  "-O", "--override")] = None,
     seed: Annotated[int | None, _option("Everything random follows from it.")] = None,
     device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1 or mps.")] = None,
     max_bad: Annotated[str | None, _option("Bad inputs allowed: a count, or a share such as 1%.")] = None,

@@ -227,5 +227,8 @@ def result(job: Job, scores: dict) -> dict:
                 for metric, score in system["scores"].items() if score["value"] is not None}
         without = {status: count for status, count in system["counts"].items() if count and status != SCORED}
         systems[name] = told | without
+    labels = [metric["label"] for metric in scores["metrics"].values()]
+    measured = {label for told in systems.values() for label in told}
     return {"report": str(job.out / REPORT), "scores": str(job.out / SCORES), "setting": scores["setting"],
-            "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()), "systems": systems}
+            "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()),
+            "not_measured": [label for label in labels if label not in measured], "systems": systems}

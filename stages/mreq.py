@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stages.artifacts.manifest import Manifest, read_manifest
-from stages.artifacts.run_dir import check_output
 from stages.artifacts.samples import Sample
 from stages.codec.health import revived_codes, training_health
 from stages.codec.losses import fld_loss, gradient_norms, hsr_loss
@@ -28,7 +27,7 @@ from stages.data.waveforms import WaveformCrops, crop_length, own_items, trainin
 from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech
 from stages.reports.run import update_report
-from stages.training.loop import Run, train_once
+from stages.training.loop import Run, check_run, train_once
 
 STAGE = "mreq"
 EXPORT = "mreq.pt"
@@ -63,8 +62,7 @@ def run(config: MReQConfig) -> dict:
         "checkpoint": result.checkpoint.as_posix(),
         "steps": result.step,
         **rates,
-        **{f"validation_{name}": round(result.measures[name], 5) for name in ("l1", "mel", "si_sdr")
-           if name in result.measures},
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
         **{name: round(value, 5) for name, value in result.measures.items() if name.startswith("probe.")},
     }  # fmt: skip
 
@@ -73,7 +71,7 @@ def plan(config: MReQConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     inputs = _open(config)
     config = inputs.config
-    check_output(STAGE, config, inputs.parents)
+    check_run(STAGE, config, inputs.parents)
     student = _student(config, inputs.teacher)
     return {
         "teacher": config.teacher,
@@ -157,7 +155,8 @@ class MReQTask:
         self.teacher = inputs.teacher.to(process.device)
         self.codec = _student(config, inputs.teacher)
         self.fld_weights, self.hsr_weights = fld_weights(config), hsr_weights(config)
-        recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
+        discriminator = config.discriminator.after(config.frozen_steps)  # before, there is nothing to judge
+        recipe = adversarial_recipe(self.codec, config.losses, discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
         self.reader = CropReader.of_run(inputs.crops, config.training, process.rank, process.world_size)
         self.speech = process.processes.on_main(partial(held_out_speech, inputs.held_out.utterances,

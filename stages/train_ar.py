@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
-from stages.artifacts.run_dir import check_output
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
@@ -17,7 +16,7 @@ from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_to
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.transformer import InitReport
 from stages.reports.run import update_report
-from stages.training.loop import Run, train_once
+from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 
 STAGE = "train-ar"
@@ -43,7 +42,7 @@ def run(config: TrainARConfig) -> dict:
 def plan(config: TrainARConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     data, init, parents = _open(config)
-    check_output(STAGE, config, parents)
+    check_run(STAGE, config, parents)
     with torch.device("meta"):
         model = ARModel(model_config(config, data))
     return {

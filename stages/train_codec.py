@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from stages.artifacts.manifest import read_manifest
-from stages.artifacts.run_dir import check_output
 from stages.artifacts.samples import Sample
 from stages.codec.health import revived_codes, training_health
 from stages.codec.quantizer import QuantizerOutput, Ranks
@@ -31,7 +30,7 @@ from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech
 from stages.reports.run import update_report
 from stages.speech.ssl import AlignedFeatures, load_hubert
-from stages.training.loop import Run, train_once
+from stages.training.loop import Run, check_run, train_once
 
 STAGE = "train-codec"
 log = logging.getLogger("halle.train_codec")
@@ -61,15 +60,14 @@ def run(config: TrainCodecConfig) -> dict:
         "steps": result.step,
         "bits_per_second": config.codec.bits_per_second,
         "frame_rate": config.codec.autoencoder.frame_rate,
-        **{f"validation_{name}": round(result.measures[name], 5) for name in ("l1", "mel", "si_sdr")
-           if name in result.measures},
+        **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
     }  # fmt: skip
 
 
 def plan(config: TrainCodecConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     inputs = _open(config)
-    check_output(STAGE, config, inputs.parents)
+    check_run(STAGE, config, inputs.parents)
     with torch.device("meta"):
         codec = ResidualCodec(config.codec)
     return {

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
-from stages.artifacts.run_dir import check_output
 from stages.codec.base import Codec
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import NARConfig
@@ -21,7 +20,7 @@ from stages.lm.ar import CodebookSums
 from stages.lm.nar import NARModel
 from stages.lm.transformer import InitReport, valid_positions
 from stages.reports.run import update_report
-from stages.training.loop import Run, train_once
+from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 
 STAGE = "train-nar"
@@ -49,7 +48,7 @@ def run(config: TrainNARConfig) -> dict:
 def plan(config: TrainNARConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     data, codec, init, parents = _open(config)
-    check_output(STAGE, config, parents)
+    check_run(STAGE, config, parents)
     with torch.device("meta"):
         model = NARModel(model_config(config, data, codec))
     return {

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def test_every_stage_has_help(stage):
     result = halle(stage, "--help")
     assert result.returncode == 0
     assert "--dry-run" in result.stdout and "--preset" in result.stdout
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as end:
+        app(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"halle {metadata.version('halle')}\n"
 
 
 def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path):

@@ -98,6 +98,18 @@ def test_at_first_only_the_quantizer_learns_when_told_so(data, teacher, tmp_path
     assert not all(torch.equal(tensor, thawed[name]) for name, tensor in own.autoencoder.state_dict().items())
 
 
+def test_a_run_resumed_before_the_autoencoder_trains_equals_one_that_was_not(data, teacher, tmp_path) -> None:
+    settings = ("frozen_steps=3", "discriminator.warmup_steps=1", "training.accumulation=2", "training.log_every=1")
+    mreq.run(mreq_config(data, teacher, tmp_path / "whole", 6, *settings))
+    for steps in (2, 6):
+        mreq.run(mreq_config(data, teacher, tmp_path / "parts", steps, *settings))
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+    rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    joined = {row["step"]: ("discriminator" in row, "adversarial" in row) for row in rows if "fld" in row}
+    assert joined[3] == (False, False) and joined[5] == (True, True)
+    assert joined[4] == (True, False), "it has its warm-up when it joins, however long the autoencoder rested"
+
+
 def test_each_pair_and_each_block_has_its_own_weight(data, teacher, tmp_path) -> None:
     config = mreq_config(data, teacher, tmp_path / "run", 10, "losses.fld=[1, 2, 3, 4]", "losses.hsr=0.5")
     assert mreq.fld_weights(config) == (1, 2, 3, 4)

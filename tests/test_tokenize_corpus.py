@@ -268,7 +268,9 @@ def test_a_plain_codec_gives_one_stream(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = CodecConfig(seanet=SEANetConfig(base_filters=2, latent_dim=8, lstm_layers=1),
                          quantizer=QuantizerConfig(codebook_size=16))
-    export_codec(ResidualCodec(config).eval(), tmp_path / "encodec.pt")
+    codec = ResidualCodec(config).eval()
+    codec.quantizer.initialise(torch.randn(64, 8))
+    export_codec(codec, tmp_path / "encodec.pt")
     tokenize_corpus.run(settings(tmp_path / "encodec.pt", corpus, tmp_path / "store"))
     store = open_store(tmp_path / "store")
     assert [(stream.name, stream.num_codebooks) for stream in store.streams] == [("rvq", 8)]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from stages import train_codec
 from stages.artifacts.checkpoint import load_checkpoint, load_trainer_state, newest_checkpoint
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.resolve import resolve
-from stages.errors import MissingModelError, UsageError
+from stages.errors import InterruptedRunError, MissingModelError, UsageError
+from stages.training import tracking
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,14 @@ def test_a_plan_describes_the_run_and_writes_nothing(data, tmp_path) -> None:
     json.dumps(found)
 
 
+def test_a_plan_notices_a_tracker_that_is_not_installed(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda package: None)
+    config = codec_config(data, tmp_path / "run", 10)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"tracker": "wandb"})})
+    with pytest.raises(MissingModelError, match="the package `wandb`"):
+        train_codec.plan(config)
+
+
 def test_the_paper_preset_has_the_papers_bit_rate(data, tmp_path) -> None:
     config = resolve("train-codec", "paper", options={"data": str(data), "out": str(tmp_path / "run")})
     assert train_codec.plan(config)["bits_per_second"] == 3840
@@ -142,3 +153,34 @@ def test_a_recogniser_that_there_is_not_is_refused_before_training(data, tmp_pat
     with pytest.raises(MissingModelError, match="`nobody`"):
         train_codec.run(codec_config(data, tmp_path / "run", 1, "training.transcriber=nobody"))
     assert newest_checkpoint(tmp_path / "run") is None
+
+
+def test_a_run_stopped_before_its_codebooks_start_is_no_codec_yet_and_goes_on_bit_for_bit(
+    data, tmp_path, monkeypatch
+) -> None:
+    settings = ("quantizer_start_step=3", "discriminator.start_step=4", "training.accumulation=2")
+    started, start = [], train_codec.CodecTask.start_codebooks
+    monkeypatch.setattr(train_codec.CodecTask, "start_codebooks",
+                        lambda task, run: (started.append(run.step), start(task, run)))  # fmt: skip
+    train_codec.run(codec_config(data, tmp_path / "whole", 6, *settings))
+    assert started == [4], "once, before the first of the step's micro-batches"
+    batch = train_codec.CodecTask.batch
+
+    def stopping(task, step, micro, run):
+        if (step, micro) == (2, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(task, step, micro, run)
+
+    with monkeypatch.context() as patched, pytest.raises(InterruptedRunError):
+        patched.setattr(train_codec.CodecTask, "batch", stopping)
+        train_codec.run(codec_config(data, tmp_path / "parts", 6, *settings))
+    with pytest.raises(UsageError, match="have not started") as caught:
+        load_codec(tmp_path / "parts")
+    assert caught.value.hint == "run the same `halle train-codec` command again to go on"
+    train_codec.run(codec_config(data, tmp_path / "parts", 6, *settings))
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_codebooks_that_never_start_are_refused(data, tmp_path) -> None:
+    with pytest.raises(UsageError, match="the codebooks never start: expected fewer than 5 steps"):
+        train_codec.plan(codec_config(data, tmp_path / "run", 5, "quantizer_start_step=5"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def save_checkpoint(folder: str | Path, kind: str, architecture: dict, tensors: 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     fingerprint = model_fingerprint(architecture, tensors)
     with staged_folder(folder) as temporary:
-        save_file(tensors, temporary / MODEL_FILE)
+        _write_tensors(temporary / MODEL_FILE, tensors)
         write_json(temporary / CONFIG_FILE, {
             "format_version": FORMAT_VERSION, "kind": kind, "fingerprint": fingerprint,
             "architecture": architecture, "parents": parents,
@@ -93,10 +94,26 @@ def save_checkpoint(folder: str | Path, kind: str, architecture: dict, tensors: 
         if trainer_state is not None:
             (temporary / TRAINER_STATE).mkdir()
             state_tensors, values = trainer_state
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_tensors.items()},
-                      temporary / TRAINER_STATE / "state.safetensors")
+            _write_tensors(temporary / TRAINER_STATE / "state.safetensors",
+                           {name: tensor.detach().cpu().contiguous() for name, tensor in state_tensors.items()})
             write_json(temporary / TRAINER_STATE / "state.json", values)
     return fingerprint
+
+
+def _write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors with the permissions of any other file, raising the system's errors as any other writer.
+
+    The library's own files are for their owner alone, and its errors hold the system's number in words only.
+    """
+    file.touch()
+    mode = file.stat().st_mode
+    try:
+        save_file(tensors, file)
+    except safetensors.SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else 0
+        raise OSError(number, os.strerror(number) if found else str(error)) from error
+    file.chmod(mode)
 
 
 def load_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:

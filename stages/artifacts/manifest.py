@@ -80,6 +80,7 @@ def _manifest_file(path: Path) -> Path:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"expected a manifest folder (with `{FILE_NAME}`), got `{path}`",
+                         f"make one with: halle curate {path} --out MANIFEST_DIR" if path.exists() else
                          f"make one with: halle curate RECORDINGS --out {path}")
     return file
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from stages.artifacts.lock import lock_output, refuse_locked
 from stages.artifacts.storage import (
@@ -111,7 +112,7 @@ def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None
             differences[name] = (_short(old["parents"][name]), _short(fingerprint))
     differences = {key: values for key, values in differences.items() if key not in config.allow_change}
     if differences:
-        shown = "; ".join(f"`{key}` was `{was}`, is `{now}`" for key, (was, now) in differences.items())
+        shown = "; ".join(f"`{key}` was `{_told(was)}`, is `{_told(now)}`" for key, (was, now) in differences.items())
         allow = " ".join(f"--allow-change {key}" for key in differences)
         raise UsageError(f"`{path}` was begun with other settings: {shown}",
                          f"choose another --out, --restart (the old result is moved aside), or {allow}")
@@ -129,6 +130,13 @@ def _refuse_foreign(path: Path) -> None:
     # A run killed before it recorded its settings leaves an empty log behind.
     if path.is_dir() and any(not file.name.startswith(".") and file.name != LOG for file in path.iterdir()):
         raise UsageError(f"`{path}` is not empty and no halle stage made it", "choose another --out")
+
+
+def _told(value: Any) -> str:
+    """Return a setting on one line: `stride=6 pre=1 quant=6 post=1, stride=1 ..` for blocks."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_told(item)}" for key, item in value.items())
+    return ", ".join(map(_told, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _short(fingerprint: str) -> str:

@@ -67,6 +67,8 @@ def find_maker(name: str) -> Callable[..., nn.Module]:
                                 "install its package, or put its folder on PYTHONPATH") from error
     except AttributeError as error:
         raise UsageError(f"the module `{module}` has no `{attribute}`", CONTRACT) from error
+    except Exception as error:  # whatever somebody's code raises
+        raise _failed(name, "being imported", error) from error
 
 
 def build_foreign(config: ForeignConfig) -> nn.Module:
@@ -154,9 +156,16 @@ def _call(name: str, **arguments) -> nn.Module:
     except (ImportError, OSError) as error:
         raise MissingModelError(f"`{name}` could not make its codec: {' '.join(str(error).split())}",
                                 "see the page of that codec for what it needs") from error
+    except Exception as error:  # whatever somebody's code raises
+        raise _failed(name, "making its codec", error) from error
     if not isinstance(teacher, nn.Module):
         raise UsageError(f"expected a torch module from `{name}`, got `{type(teacher).__name__}`", CONTRACT)
     return teacher.eval()
+
+
+def _failed(name: str, doing: str, error: Exception) -> UsageError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return UsageError(f"`{name}` failed at {doing}: {reason}", f"--debug shows where; {CONTRACT}")
 
 
 def _check_contract(teacher: nn.Module, name: str) -> None:
@@ -164,7 +173,10 @@ def _check_contract(teacher: nn.Module, name: str) -> None:
     missing = [f"`{part}`" for part in TEACHER_PARTS if not hasattr(teacher, part)]
     if missing:
         raise UsageError(f"the codec of `{name}` lacks {', '.join(missing)}", CONTRACT)
-    problems = _problems_of(teacher)
+    try:
+        problems = _problems_of(teacher)
+    except Exception as error:  # whatever somebody's code raises
+        raise _failed(name, "coding a little noise", error) from error
     if problems:
         raise UsageError(f"the codec of `{name}` is not what it says: {'; '.join(problems)}", CONTRACT)
 

@@ -27,8 +27,13 @@ def fold_weight_norm(module: nn.Module) -> None:
 
     torch's `remove_parametrizations` would break deep copies: a module shares its class with them, and it changes it.
     """
-    for child in [child for child in module.modules() if parametrize.is_parametrized(child, "weight")]:
+    for child in [child for child in module.modules() if _only_weight_is_parametrized(child)]:
         weight = child.weight.detach()
         del child.parametrizations
         child.__class__ = type(child).__bases__[0]
         child.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def _only_weight_is_parametrized(module: nn.Module) -> bool:
+    """Another project's module may have more, which would be lost with it."""
+    return parametrize.is_parametrized(module) and [*module.parametrizations] == ["weight"]

@@ -57,6 +57,8 @@ def load_meta_encodec(path: str | Path) -> ResidualCodec:
     if folder.suffix == ".th":
         return _codec(META_24KHZ, _read_th(folder), path)
     settings = _hub_settings(folder)
+    if not (folder / MODEL_FILE).is_file():
+        raise MissingModelError(f"`{path}` describes EnCodec, but its weights `{MODEL_FILE}` are not there", FETCH)
     return _codec(_seanet_of(settings, path), read_tensors(folder / MODEL_FILE), path)
 
 

@@ -3,6 +3,7 @@ codecs of other projects (`package.module:make`, see foreign.py)."""
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -12,11 +13,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, exported_tensors, load_checkpoint, model_fingerprint
-from stages.artifacts.storage import FORMAT_VERSION, atomic_path
+from stages.artifacts.storage import FORMAT_VERSION, write_bytes
 from stages.codec.base import Codec
 from stages.codec.foreign import ForeignCodec, allow_maker, is_maker, plug_in
 from stages.codec.meta_encodec import is_meta_encodec, load_meta_encodec
 from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.quantizer import VectorQuantizer
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig
 from stages.errors import StorageError, UsageError
@@ -42,8 +44,9 @@ def load_codec(path: str | Path) -> Codec:
     """Load a codec in eval mode, on the CPU, from a run folder, `RUN@step-50000`, a checkpoint folder or our `.pt`.
 
     A run folder stands for its newest verified checkpoint. Also reads Meta's EnCodec (meta_encodec.py), and plugs in
-    `package.module:make` when the user has allowed it. Raises UsageError when the path is missing or another stage's,
-    StorageError when it is damaged, MissingModelError when weights or foreign code are not here.
+    `package.module:make` when the user has allowed it. Raises UsageError when the path is missing, another stage's or
+    of a run that has no codebooks yet, StorageError when it is damaged, MissingModelError when weights or foreign code
+    are not here.
     """
     if is_maker(path):
         return plug_in(str(path))
@@ -63,6 +66,9 @@ def load_codec(path: str | Path) -> Codec:
     except RuntimeError as error:
         raise StorageError(f"the tensors in `{path}` do not fit its architecture: {' '.join(str(error).split())}",
                            "make it again with the stage that wrote it") from error
+    if not all(module.initialised for module in codec.modules() if isinstance(module, VectorQuantizer)):
+        raise UsageError(f"the codebooks of `{path}` have not started: its training was stopped before the end of "
+                         "`quantizer_start_step`", "run the same `halle train-codec` command again to go on")
     return codec.eval()
 
 
@@ -92,8 +98,9 @@ def export_codec(codec: Codec, path: str | Path) -> str:
     fingerprint = model_fingerprint(architecture, tensors)
     content = {"format_version": FORMAT_VERSION, "kind": "codec", "fingerprint": fingerprint,
                "architecture": json.dumps(architecture), "tensors": tensors}
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    buffer = io.BytesIO()  # given a path, torch's own errors hide that a disk is full
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
     return fingerprint
 
 

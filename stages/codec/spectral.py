@@ -3,6 +3,8 @@
 Encoder and head follow Vocos (Siuzdak 2023): no layer runs above the latent rate, so that a CPU trains and runs it.
 
     waveform -> STFT -> ConvNeXt blocks -> latents [latent_dim, samples / hop] -> ConvNeXt blocks -> inverse STFT
+
+A latent takes in, and gives, the spectra of a few windows within its hop.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ class ShortTimeSpectrum(nn.Module):
     def __init__(self, window_length: int, hop_length: int):
         super().__init__()
         self.window_length, self.hop_length = window_length, hop_length
-        self.margin = (window_length - hop_length) // 2
+        missing = window_length - hop_length
+        self.margins = (missing // 2, missing - missing // 2)
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return complex spectra [batch, samples / hop, bins] of a waveform whose samples are a multiple of the hop."""
-        padded = nn.functional.pad(waveform, (self.margin, self.margin))
+        padded = nn.functional.pad(waveform, self.margins)
         frames = padded.unfold(-1, self.window_length, self.hop_length) * self.window
         return torch.fft.rfft(frames, norm="ortho")
 
@@ -45,7 +48,7 @@ class ShortTimeSpectrum(nn.Module):
         length = (frames.shape[1] - 1) * self.hop_length + self.window_length
         added = nn.functional.fold(frames.transpose(1, 2), (1, length), (1, self.window_length),
                                    stride=(1, self.hop_length))  # fmt: skip
-        return added[:, 0, 0, self.margin : length - self.margin]
+        return added[:, 0, 0, self.margins[0] : length - self.margins[1]]
 
 
 class ConvNeXtBlock(nn.Module):
@@ -95,18 +98,22 @@ class SpectralAutoencoder(nn.Module):
         self.hop_length = config.hop_length
         self.latent_dim = config.latent_dim
         bins = config.window_length // 2 + 1
-        self.spectrum = ShortTimeSpectrum(config.window_length, config.hop_length)
-        self.encoder = ConvNeXt(3 * bins, config.latent_dim, config.encoder_blocks, config)
-        self.decoder = ConvNeXt(config.latent_dim, 2 * bins, config.decoder_blocks, config)
+        self.spectrum = ShortTimeSpectrum(config.window_length, config.spectrum_hop)
+        width = config.spectra_per_latent * bins
+        self.encoder = ConvNeXt(3 * width, config.latent_dim, config.encoder_blocks, config)
+        self.decoder = ConvNeXt(config.latent_dim, 2 * width, config.decoder_blocks, config)
 
     def encode_latents(self, waveform: Tensor) -> Tensor:
         """Return latents of a waveform whose samples are a multiple of the hop."""
         with torch.autocast(waveform.device.type, enabled=False):
             features = compressed_features(self.spectrum(waveform.float().squeeze(1)))
-        return self.encoder(features).transpose(1, 2)
+        side_by_side = features.unflatten(1, (-1, self.config.spectra_per_latent)).flatten(2)
+        return self.encoder(side_by_side).transpose(1, 2)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        log_magnitude, angle = self.decoder(latents.transpose(1, 2)).float().chunk(2, dim=-1)
+        side_by_side = self.decoder(latents.transpose(1, 2)).float()
+        spectra = side_by_side.unflatten(2, (self.config.spectra_per_latent, -1)).flatten(1, 2)
+        log_magnitude, angle = spectra.chunk(2, dim=-1)
         with torch.autocast(latents.device.type, enabled=False):
             magnitude = log_magnitude.exp().clamp_max(LARGEST)
             return self.spectrum.inverse(torch.polar(magnitude, angle)).unsqueeze(1)

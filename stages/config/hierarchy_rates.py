@@ -43,6 +43,9 @@ def strides_for_rates(rates: tuple[float, ...], latent_rate: Fraction) -> tuple[
     if not exact or exact[-1] != latent_rate:
         raise UsageError(f"expected the teacher's {float(latent_rate):g} Hz as the last frame rate, "
                          f"got `{_listed(rates)}`", hint)
+    if len(exact) == 1:
+        raise UsageError(f"expected a frame rate below the teacher's {float(latent_rate):g} Hz too, "
+                         f"got `{_listed(rates)}` alone", hint)
     return tuple(int(latent_rate / value) for value in exact)
 
 

@@ -62,7 +62,10 @@ class SpectralConfig(Settings):
 
     sample_rate: int = Field(24_000, gt=0)
     hop_length: int = Field(500, gt=0)
-    window_length: int = Field(2000, gt=0, description="samples of the Hann window; a multiple of the hop")
+    # short windows are learned faster: after 2500 steps on flite speech, mel distance 0.080 with one window of 2000
+    # samples a latent, 0.061 with two of 1000, 0.050 with four of 500 (ten of 200 are like four)
+    spectra_per_latent: int = Field(4, ge=1, description="spectra that a latent stands for, evenly over its hop")
+    window_length: int = Field(500, gt=0, description="samples of the Hann window; a multiple of a spectrum's hop")
     latent_dim: int = Field(128, gt=0)
     channels: int = Field(256, gt=0)
     ffn_dim: int = Field(768, gt=0, description="inner width of a ConvNeXt block")
@@ -72,12 +75,20 @@ class SpectralConfig(Settings):
 
     @model_validator(mode="after")
     def _check_frames(self) -> SpectralConfig:
-        if self.window_length % self.hop_length or self.window_length < 2 * self.hop_length:
-            raise ValueError(f"window_length should be a multiple of hop_length, at least twice it; "
-                             f"got {self.window_length} and {self.hop_length}")
+        if self.hop_length % self.spectra_per_latent:
+            raise ValueError(f"spectra_per_latent should divide hop_length {self.hop_length}, "
+                             f"got {self.spectra_per_latent}")
+        if self.window_length % self.spectrum_hop or self.window_length < 2 * self.spectrum_hop:
+            raise ValueError(f"window_length should be a multiple of {self.spectrum_hop} samples, a spectrum's hop, "
+                             f"and at least twice that; got {self.window_length}")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size should be odd, got {self.kernel_size}")
         return self
+
+    @property
+    def spectrum_hop(self) -> int:
+        """Samples from one spectrum to the next."""
+        return self.hop_length // self.spectra_per_latent
 
     @property
     def frame_rate(self) -> float:
@@ -123,8 +134,9 @@ class MRVQConfig(Settings):
 
     @model_validator(mode="after")
     def _check_blocks(self) -> MRVQConfig:
-        if not self.blocks:
-            raise ValueError("expected at least one block, got none")
+        if len(self.blocks) < 2:
+            raise ValueError(f"expected at least two blocks, a low-rate one and that of the latent rate, "
+                             f"got {len(self.blocks)}")
         *inner, last = self.blocks
         if any(block.quant == 0 or block.post == 0 for block in inner):
             raise ValueError("every block but the last needs Quant and PostQ codebooks (quant > 0, post > 0)")

@@ -51,12 +51,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # first an autoencoder, then codebooks, and late the discriminator; at this learning rate `encodec` collapses
         # to a constant output: examples/mini/encodec.yaml has settings for it
         "train-codec": {
-            "codec": {"arch": "spectral", "seanet": _MINI_SEANET}, "quantizer_start_step": 2500,
-            "losses": _MINI_LOSSES, "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 13_000},
-            "training": {"steps": 16_000, "learning_rate": 1e-3, "warmup_steps": 200, **_MINI_CODEC_TRAINING},
+            "codec": {"arch": "spectral", "seanet": _MINI_SEANET}, "quantizer_start_step": 3000,
+            "losses": _MINI_LOSSES, "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 36_000},
+            "training": {"steps": 40_000, "learning_rate": 1e-3, "warmup_steps": 200, **_MINI_CODEC_TRAINING},
         },
         "mreq": {
-            "frozen_steps": 5000, "crop_seconds": 2.0,
+            "frozen_steps": 2500, "crop_seconds": 2.0,
             "losses": _MINI_LOSSES, "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 7500},
             "training": {"steps": 9000, "learning_rate": 5e-4, "warmup_steps": 100, **_MINI_CODEC_TRAINING},
         },

@@ -139,6 +139,10 @@ class DiscriminatorConfig(Settings):
         """Tell whether its losses reach the codec."""
         return step > self.start_step + self.warmup_steps
 
+    def after(self, steps: int) -> DiscriminatorConfig:
+        """Return the same plan with a discriminator that starts after `steps` at the earliest."""
+        return self.model_copy(update={"start_step": max(self.start_step, steps)})
+
 
 class CodecTrainingConfig(TrainingConfig):
     """Adam as in section 7.1; betas and the moving average are Audiocraft's."""
@@ -331,5 +335,5 @@ class EvalConfig(SpeechConfig):
         if self.hypotheses and (self.model or self.codec or self.ar or self.nar):
             raise ValueError("give either a model or --hypotheses, not both")
         if self.further_codecs and (self.setting != "reconstruction" or not self.codec):
-            raise ValueError("several codecs can be compared in the setting `reconstruction` only")
+            raise ValueError("several codecs can be compared with --reconstruct only")
         return self

@@ -84,7 +84,9 @@ class WaveformCrops:
                 try:
                     return self._read(number, first)
                 except AudioError as error:
-                    self._note_bad(number, error)
+                    self._bad[number] = error.message
+                    log.warning("left out: %s", error.message)
+            self._refuse_too_many_bad()
         raise AssertionError("count() never ends")
 
     def _read(self, number: int, first: int) -> np.ndarray:
@@ -102,13 +104,13 @@ class WaveformCrops:
         found = found[: self.crop_samples]
         return np.pad(found, (0, self.crop_samples - len(found)))
 
-    def _note_bad(self, number: int, error: AudioError) -> None:
-        self._bad[number] = error.message
-        log.warning("left out: %s", error.message)
-        if len(self._bad) > self._allowed_bad or len(self._bad) == len(self._utterances):
+    def _refuse_too_many_bad(self) -> None:
+        """Raise when there are too many; asked at every bad draw, since another thread may have found the last one."""
+        bad = list(self._bad.values())
+        if len(bad) > self._allowed_bad or len(bad) == len(self._utterances):
             raise BadInputsError(
-                f"`{len(self._bad)}` of {len(self._utterances)} recordings cannot be read, "
-                f"expected at most {self._allowed_bad}; the last is {error.message}",
+                f"`{len(bad)}` of {len(self._utterances)} recordings cannot be read, "
+                f"expected at most {self._allowed_bad}; the last is {bad[-1]}",
                 hint="mend them, or raise --max-bad",
             )
 
@@ -132,7 +134,8 @@ def training_and_validation_crops(
                     crops.num_left_out, crops.num_left_out + len(crops), crop_samples / sample_rate)  # fmt: skip
     held_out = [u for u in manifest.split("validation") if round(u.duration * sample_rate) >= crop_samples]
     if not held_out:
-        log.warning("no validation utterance is as long as a crop: validation measures training utterances")
+        log.warning("%s: validation measures training utterances", "no validation utterance is as long as a crop"
+                    if manifest.split("validation") else "the manifest has no validation utterance")  # fmt: skip
         held_out = manifest.split("train")
     return crops, WaveformCrops(held_out, sample_rate, crop_samples, seed, "validation", max_bad)
 

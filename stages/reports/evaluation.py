@@ -138,7 +138,7 @@ def _difference_table(scores: dict, measured: Sequence[str]) -> list[str]:
     compared = [name for name in measured if any((*pair, name) in told for pair in pairs)]
     if not compared:
         return []
-    header = ("system", "less that of", *(_column(scores["metrics"][name]) for name in compared))
+    header = ("system", "minus", *(_column(scores["metrics"][name]) for name in compared))
     rows = [(*pair, *(told.get((*pair, name), "–") for name in compared)) for pair in pairs]
     caption = _caption(scores, "Differences over the utterances that both have, with 95 % intervals of a paired "
                                "bootstrap: one that holds 0 may be chance.")

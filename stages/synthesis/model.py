@@ -68,7 +68,8 @@ def find_model(model: str | None) -> Path:
         raise MissingModelError(f"$HALLE_MODEL names `{folder}`, which is not a model folder",
                                 "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")
     raise MissingModelError("no model was given and none ships with this installation",
-                            "give --model DIR, set HALLE_MODEL, or make a small one with: make demo")
+                            "give --model DIR, set HALLE_MODEL, or make a small one with: make demo "
+                            "(halle eval --reconstruct needs only --codec RUN)")
 
 
 def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel:

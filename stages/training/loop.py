@@ -28,7 +28,7 @@ from stages.artifacts.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from stages.artifacts.run_dir import Output
+from stages.artifacts.run_dir import Output, check_output
 from stages.artifacts.samples import Sample
 from stages.artifacts.storage import is_complete
 from stages.config.stage_configs import RunConfig, TrainingConfig
@@ -147,6 +147,12 @@ def train(task: Task, run: Run, output: Output, report: Report | None = None) ->
     gradients stay non-finite.
     """
     return _Trainer(task, run, output, report).train()
+
+
+def check_run(stage: str, config: RunConfig, parents: dict[str, str]) -> None:
+    """Refuse what `train_once` would refuse before it trains: for the plan of a run."""
+    require_tracker(config.training.tracker)
+    check_output(stage, config, parents)
 
 
 def train_once(run: Run, stage: str, config: RunConfig, parents: dict[str, str], make_task: Callable[[], Task],
@@ -351,14 +357,20 @@ class _LossWindow:
 
 
 def _average_over_ranks(parameters: list[nn.Parameter], run: Run) -> None:
-    """Average gradients with one sum over all processes; a missing gradient counts as zero."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
-    flat = run.sum_over_ranks(flat) / run.world_size
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+    """Average gradients with one sum over all processes; a gradient that one of them lacks counts as zero.
+
+    What all lack stays without: given zeros, an optimizer would count the step and decay the weight, which it does
+    not in a run of one process.
+    """
+    complete = all(parameter.grad is not None for parameter in parameters)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    owned = torch.tensor([float(p.grad is not None) for p in parameters]).to(gradients[0])
+    flat = torch.cat([owned, *(gradient.reshape(-1) for gradient in gradients)])
+    owners, *parts = (run.sum_over_ranks(flat) / run.world_size).split([len(owned), *(p.numel() for p in parameters)])
+    known = [1.0] * len(owned) if complete else owners.tolist()  # who has all need not wait for the device
+    for parameter, gradient, part, owner in zip(parameters, gradients, parts, known, strict=True):
+        if owner:
+            parameter.grad = gradient.copy_(part.view_as(gradient))
 
 
 def _copy_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:

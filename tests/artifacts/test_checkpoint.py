@@ -1,8 +1,10 @@
 """Checkpoints: inverse, fingerprints, and what a path stands for."""
 
 import pytest
+import safetensors
 import torch
 
+from stages.artifacts import checkpoint
 from stages.artifacts.checkpoint import (
     load_checkpoint,
     load_trainer_state,
@@ -78,6 +80,23 @@ def test_a_checkpoint_of_another_stage_is_refused_by_name(tmp_path):
     run = make_run(tmp_path)
     with pytest.raises(UsageError, match="halle train-ar"):
         load_checkpoint(run, "codec")
+
+
+def test_a_checkpoint_is_readable_by_whom_its_other_files_are(tmp_path):
+    run = make_run(tmp_path)
+    folder = newest_checkpoint(run)
+    modes = {file.stat().st_mode & 0o777 for file in folder.rglob("*") if file.is_file()}
+    assert len(modes) == 1 and len(list(folder.rglob("*.safetensors"))) == 2
+
+
+def test_a_full_disk_is_a_storage_error_that_says_so(tmp_path, monkeypatch):
+    def full(tensors, file):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageError, match="no space left") as caught:
+        save_checkpoint(tmp_path / "c", "ar", ARCHITECTURE, tensors(), {})
+    assert "free some space" in caught.value.hint and not (tmp_path / "c").exists()
 
 
 def test_trainer_state_comes_back(tmp_path):

@@ -50,5 +50,8 @@ def test_paths_that_leave_their_folder_are_known(path, inside):
 
 def test_a_folder_without_a_manifest_is_refused_with_the_command_that_makes_one(tmp_path):
     with pytest.raises(UsageError) as caught:
+        read_manifest(tmp_path / "data")
+    assert caught.value.hint.endswith(f"halle curate RECORDINGS --out {tmp_path / 'data'}")
+    with pytest.raises(UsageError) as caught:
         read_manifest(tmp_path)
-    assert "halle curate" in caught.value.hint
+    assert f"halle curate {tmp_path} --out" in caught.value.hint, "a folder that is there may be the recordings"

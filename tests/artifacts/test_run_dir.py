@@ -8,7 +8,8 @@ import pytest
 from stages.artifacts.lock import LOCK, lock_output
 from stages.artifacts.run_dir import CONFIG, check_output, claim_output
 from stages.artifacts.storage import read_json, verify_checksums, write_text
-from stages.config.stage_configs import RunConfig
+from stages.config.models import MRVQConfig
+from stages.config.stage_configs import MReQConfig, RunConfig
 from stages.errors import LockedError, UsageError
 
 STAGE = "train-ar"
@@ -91,6 +92,16 @@ def test_the_hint_names_every_difference_and_an_unknown_one_is_refused(tmp_path)
     assert caught.value.hint.endswith("--allow-change seed --allow-change data")
     with pytest.raises(UsageError, match="did you mean `seed`"):
         check_output(STAGE, settings(tmp_path / "run", allow_change=("sed",)), {})
+
+
+def test_a_difference_between_blocks_is_shown_without_brackets(tmp_path):
+    config = MReQConfig(out=str(tmp_path / "run"))
+    with claim_output("mreq", config, {}) as output:
+        output.finish()
+    blocks = [{"stride": 2, "pre": 1, "quant": 2, "post": 1}, {"stride": 1, "pre": 7, "quant": 0, "post": 0}]
+    other = config.model_copy(update={"mrvq": MRVQConfig(blocks=blocks)})
+    with pytest.raises(UsageError, match=r"is `stride=2 pre=1 quant=2 post=1, stride=1 pre=7 quant=0 post=0`"):
+        check_output("mreq", other, {})
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

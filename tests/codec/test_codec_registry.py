@@ -96,6 +96,17 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path) -> None:
         load_codec(tmp_path)
 
 
+def test_a_codec_without_codebooks_yet_is_refused_with_a_hint(teacher, student, tmp_path) -> None:
+    for codec, quantizer in ((teacher, teacher.quantizer), (student, student.mrvq.blocks[1].quant)):
+        quantizer.codebooks[-1].initialised.fill_(False)
+        save_checkpoint(tmp_path / "codec", "codec", codec.export_config(), exported_tensors(codec), {})
+        export_codec(codec, tmp_path / "codec.pt")
+        for path in (tmp_path / "codec", tmp_path / "codec.pt"):
+            with pytest.raises(UsageError, match="have not started") as caught:
+                load_codec(path)
+            assert "again to go on" in caught.value.hint
+
+
 def test_a_missing_path_is_refused_with_a_hint(tmp_path) -> None:
     with pytest.raises(UsageError, match="does not exist") as caught:
         load_codec(tmp_path / "nothing")

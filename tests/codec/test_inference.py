@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny_codecs import make_student, synthetic_speech, tiny_teacher
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 from stages.codec.base import Codec
 from stages.codec.encodec import SubPixelConvolution
@@ -53,3 +55,12 @@ def test_a_transposed_convolution_is_an_ordinary_one_and_a_reordering(stride: in
     transposed = nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride).double()
     latents = torch.randn(2, inputs, 7, dtype=torch.float64)
     torch.testing.assert_close(SubPixelConvolution(transposed)(latents), transposed(latents))
+
+
+def test_a_module_with_more_than_its_weight_parametrized_stays_as_it_is() -> None:
+    layer = weight_norm(nn.Linear(3, 2))
+    parametrize.register_parametrization(layer, "bias", nn.Softplus())
+    rows = torch.randn(4, 3)
+    before = layer(rows)
+    fold_weight_norm(layer)
+    assert torch.equal(layer(rows), before)

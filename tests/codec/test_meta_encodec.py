@@ -180,6 +180,13 @@ def test_missing_weights_say_what_to_fetch(tmp_path, monkeypatch) -> None:
     assert PUBLIC_FILE in caught.value.hint and f"huggingface.co/{HUB_NAME}" in caught.value.hint
 
 
+def test_a_hub_folder_without_its_weights_says_what_to_fetch(small_folder) -> None:
+    (small_folder / "model.safetensors").unlink()
+    with pytest.raises(MissingModelError, match=r"`model\.safetensors` are not there") as caught:
+        load_codec(small_folder)
+    assert PUBLIC_FILE in caught.value.hint
+
+
 def test_the_name_on_the_hub_stands_for_its_folder(small_folder, wave, monkeypatch) -> None:
     import huggingface_hub
 

@@ -65,7 +65,7 @@ def test_rates_that_do_not_divide_are_refused_with_those_that_do() -> None:
     "rates, message",
     [((8, 24), "48 Hz as the last frame rate, got `8,24`"), ((), "as the last"), ((16, 8, 48), "that rise, got `16,8"),
      ((8, 8, 48), "that rise"), ((0, 48), "divide the teacher's 48 Hz, got `0`"), ((8, 96), "got `96`"),
-     ((-8, 48), "got `-8`")],
+     ((-8, 48), "got `-8`"), ((48,), "a frame rate below the teacher's 48 Hz too, got `48` alone")],
 )  # fmt: skip
 def test_rates_that_make_no_hierarchy_are_refused(rates, message) -> None:
     with pytest.raises(UsageError, match=message):

@@ -57,9 +57,10 @@ def test_a_config_file_that_is_missing_or_a_folder_is_refused(tmp_path):
             resolve("train-ar", "smoke", file=str(path))
 
 
-def test_a_hierarchy_without_blocks_is_refused_in_words():
-    with pytest.raises(UsageError, match="at least one block"):
-        resolve("mreq", "smoke", overrides=("mrvq.blocks=[]",))
+@pytest.mark.parametrize("blocks", ["[]", "[{stride: 1, pre: 8, quant: 0, post: 0}]"])
+def test_a_hierarchy_without_a_low_rate_block_is_refused_in_words(blocks):
+    with pytest.raises(UsageError, match="at least two blocks"):
+        resolve("mreq", "smoke", overrides=(f"mrvq.blocks={blocks}",))
 
 
 def test_running_fields_may_change_and_identity_fields_may_not():

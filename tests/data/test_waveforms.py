@@ -94,6 +94,16 @@ def test_all_files_bad_ends_whatever_is_allowed(tmp_path) -> None:
         WaveformCrops(rows, RATE, 2000, seed=0, max_bad="100%").batch(1, range(4))
 
 
+def test_crops_after_too_many_bad_files_end_too(tmp_path) -> None:
+    rows = make_utterances(tmp_path)
+    for row in rows:
+        row.audio.unlink()
+    crops = WaveformCrops(rows, RATE, 2000, seed=0)
+    for index in range(6):  # as threads that read ahead ask, whatever became of the others
+        with pytest.raises(BadInputsError, match="of 2 recordings cannot be read"):
+            crops.crop(1, index)
+
+
 def test_validation_uses_its_own_split_or_says_that_it_does_not(tmp_path, caplog) -> None:
     train, held_out = make_utterances(tmp_path), make_utterances(tmp_path, (1.0,), "validation")
     both = Manifest(tmp_path, (*train, *held_out), "f")
@@ -102,7 +112,10 @@ def test_validation_uses_its_own_split_or_says_that_it_does_not(tmp_path, caplog
     assert any("1 of 3 training utterances are shorter" in message for message in caplog.messages)
     _, validation = training_and_validation_crops(Manifest(tmp_path, tuple(train), "f"), RATE, 2000, 0, "10%")
     assert len(validation) == 2
-    assert any("no validation utterance" in message for message in caplog.messages)
+    assert any("the manifest has no validation utterance" in message for message in caplog.messages)
+    short = Manifest(tmp_path, (*train, *make_utterances(tmp_path, (0.1,), "validation")), "f")
+    training_and_validation_crops(short, RATE, 2000, 0, "10%")
+    assert any("no validation utterance is as long as a crop" in message for message in caplog.messages)
 
 
 def test_processes_and_micro_batches_share_the_global_batch() -> None:

@@ -29,6 +29,7 @@ STAGES = {"tokenize": tokenize_corpus, "train-codec": train_codec, "mreq": mreq,
 TRAINERS = [name for name in STAGES if name != "tokenize"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 STEPS = ("training.steps=4", "training.log_every=1", "training.batch_size=4")
+LATE = ("quantizer_start_step=1", "discriminator.start_step=2", "training.accumulation=2")
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 
@@ -46,7 +47,8 @@ def config_of(stage: str, chain, out: Path, **options):
         "train-ar": {"tokens": chain.tokens},
         "train-nar": {"tokens": chain.tokens, "codec": chain.mreq},
     }[stage]
-    changes = {"tokenize": ("shard_utterances=9",), "train-codec": STEPS, "mreq": STEPS}.get(stage, STEPS[:2])
+    changes = {"tokenize": ("shard_utterances=9",), "train-codec": (*STEPS, *LATE), "mreq": (*STEPS, "frozen_steps=2")}
+    changes = changes.get(stage, STEPS[:2])
     return tiny_config(stage, *changes, out=str(out), **{name: str(path) for name, path in inputs.items()}, **options)
 
 
@@ -121,7 +123,9 @@ def test_a_finished_stage_is_left_alone_by_both_processes(together):
     for index, stage in enumerate(STAGES):
         said = [together / f"rank{rank}-{index + turn * len(STAGES)}.json" for turn in range(2) for rank in range(2)]
         results = [read_json(file) for file in said]
-        assert results[0] == results[1] and results[2] == results[3]
+        # the first process may know more: it alone measures speech, and it alone speaks
+        assert results[1] == {key: results[0][key] for key in results[1]}
+        assert results[3] == {key: results[2][key] for key in results[3]}
         key = "checkpoint" if stage in TRAINERS else "frames"
         assert results[2][key] == results[0][key]
         out = together / ("train-ar.old-1" if stage == "train-ar" else stage)

@@ -51,7 +51,7 @@ def commands(target: str, runs: Path) -> list[list[str]]:
     (runs / "data").mkdir(exist_ok=True)
     (runs / "data" / "checksums.json").touch()
     result = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-C", str(PAPER), target, "PRESET=smoke", f"RUNS={runs}"],
+        ["make", "--no-print-directory", "-n", "-C", str(PAPER), target, "PRESET=smoke", f"RUNS={runs}", "HALLE=halle"],
         capture_output=True, text=True, check=True)  # fmt: skip
     return [shlex.split(line) for line in result.stdout.splitlines()]
 

@@ -12,7 +12,7 @@ from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
 from stages.artifacts.run_dir import claim_output
 from stages.artifacts.storage import read_journal
 from stages.errors import DivergedError, InterruptedRunError, UsageError
-from stages.training.loop import Run, train
+from stages.training.loop import Run, _average_over_ranks, train
 from stages.training.processes import pick_device
 
 
@@ -113,6 +113,23 @@ def test_the_log_tells_the_measures_of_the_whole_and_metrics_all(tmp_path, caplo
     toy_run(tmp_path, 2)
     assert "step 2 of 2, validation: weight " in caplog.text and "weight.part" not in caplog.text
     assert any("validation.weight.part" in row for row in read_journal(tmp_path / "metrics.jsonl"))
+
+
+def test_processes_leave_a_parameter_alone_that_has_no_gradient_in_any_of_them():
+    class Two:
+        world_size = 2
+
+        def sum_over_ranks(self, flat):
+            """The other process, which has a gradient for the second parameter, adds its own."""
+            theirs = torch.tensor([1.0, 1.0, 0.0]), torch.full((2,), 2.0), torch.ones(3), torch.zeros(1)
+            return flat + torch.cat(theirs)
+
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (2, 3, 1)]
+    parameters[0].grad = torch.ones(2)
+    _average_over_ranks(parameters, Two())
+    assert parameters[0].grad.tolist() == [1.5, 1.5]
+    assert parameters[1].grad.tolist() == [0.5, 0.5, 0.5], "lacking here, but not there"
+    assert parameters[2].grad is None, "an optimizer would count a step with zeros"
 
 
 def test_old_checkpoints_are_pruned(tmp_path):
