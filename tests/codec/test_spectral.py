@@ -56,7 +56,8 @@ def test_the_encoder_reads_log_magnitudes_and_compressed_magnitudes_with_their_p
 
 
 def test_the_spectra_of_a_latent_are_those_within_its_hop() -> None:
-    autoencoder = SpectralAutoencoder(SpectralConfig(spectra_per_latent=2, window_length=1000, kernel_size=1, **TINY)).eval()
+    config = SpectralConfig(spectra_per_latent=2, window_length=1000, kernel_size=1, **TINY)
+    autoencoder = SpectralAutoencoder(config).eval()
     waveform = synthetic_speech(1, 5000)
     changed = waveform.clone()
     changed[..., 2500:3000] = 0  # the hop of latent 5; windows of 1000 reach 375 samples beyond each end of it
