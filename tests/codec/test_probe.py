@@ -187,8 +187,11 @@ def test_a_block_ignored_twice_in_a_row_stops_the_run(ignored) -> None:
 
 def test_a_block_that_carries_never_stops_and_begins_the_count_anew() -> None:
     ours = watch()
+    counts = []
     for step, ratio in enumerate([1.01, 1.03, 1.01, 1.5, 1.0], start=100):
         ours.look(measured(ratio), LOWEST, step, Ranks())
+        counts.append(int(ours.in_a_row))
+    assert counts == [1, 0, 1, 0, 1]
 
 
 def test_the_first_steps_are_exempt() -> None:
