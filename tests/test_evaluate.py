@@ -562,7 +562,9 @@ def test_the_command_compares_the_codecs_that_it_is_given(tmp_path, codec_file):
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
     assert plan["reads"]["only"] == ["speaker=ann", "split=test"] and plan["utterances"] == 2
-    assert plan["reads"]["systems"] == [f"codec {codec_file}", "codec mreq.pt"]
+    plain, hierarchy = plan["reads"]["systems"]
+    assert plain.startswith(f"codec {codec_file}: ") and plain.endswith(" x 48 Hz")
+    assert hierarchy == "codec mreq.pt: 0.576 kbit/s, codebooks 2 x 24 Hz + 2 x 48 Hz"
     assert plan["setting"].startswith("reconstruction") and plan["writes"][0].startswith("eval/set-reconstruction")
     refused = subprocess.run([*command, "--setting", "continuation"], cwd=tmp_path, env=environment,
                              capture_output=True, text=True, check=False)

@@ -37,9 +37,10 @@ Speak = Callable[[Case, Sound], Output | None]
 
 @dataclass(frozen=True)
 class Source:
-    """Who speaks. `open` loads what is needed and returns the function that speaks; nothing is loaded before.
+    """Who speaks. `open` loads what is needed and returns the function that speaks; no model is loaded before.
 
-    `timed` tells that outputs say how long they took; `unknown_files` belong to no utterance of the test set.
+    `full_name` tells sources of one name apart. `timed` tells that outputs say how long they took; `unknown_files`
+    belong to no utterance of the test set.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     open: Callable[[torch.device], Speak]
     timed: bool = False
     unknown_files: tuple[str, ...] = field(default=())
+    full_name: str = ""
 
 
 def find_sources(config: EvalConfig, utterances: Sequence[Utterance]) -> tuple[Source, ...]:
@@ -64,9 +66,10 @@ def find_sources(config: EvalConfig, utterances: Sequence[Utterance]) -> tuple[S
 
 
 def told_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
-    """Return the sources, those that share a name (or that of the recordings) named by what they are in full."""
+    """Return the sources, those that share a name (or that of the recordings) by their full names."""
     names = Counter([RECORDINGS, *(source.name for source in sources)])
-    named = tuple(source if names[source.name] == 1 else replace(source, name=source.what) for source in sources)
+    named = tuple(source if names[source.name] == 1 else replace(source, name=source.full_name or source.what)
+                  for source in sources)
     if len({source.name for source in named}) < len(named):
         raise UsageError(f"expected different codecs, got `{named[0].name}` more than once")
     return named
@@ -93,7 +96,15 @@ def codec_source(path: str) -> Source:
         codec = for_inference(load_codec(path).to(device))
         return lambda case, recording: Output(reconstruct(codec, recording))
 
-    return Source(_name_of(path), f"codec {path}", fingerprint_of(["codec", _codec_fingerprint(path)]), open_codec)
+    fingerprint = fingerprint_of(["codec", _codec_fingerprint(path)])
+    what = f"codec {path}: {rates_in_words(load_codec(path))}"
+    return Source(_name_of(path), what, fingerprint, open_codec, full_name=f"codec {path}")
+
+
+def rates_in_words(codec: Codec) -> str:
+    """Return what a codec transmits, such as `3.84 kbit/s, codebooks 6 x 8 Hz + 6 x 16 Hz + 4 x 24 Hz + 3 x 48 Hz`."""
+    streams = " + ".join(f"{spec.num_codebooks} x {spec.frame_rate:g} Hz" for spec in codec.transmitted)
+    return f"{codec.bits_per_second / 1000:g} kbit/s, codebooks {streams}"
 
 
 def reconstruct(codec: Codec, recording: Sound) -> Sound:
