@@ -77,7 +77,7 @@ def pooled_scores(folders: Iterable[Path]) -> dict:
     }
 
 
-def waveforms(manifest: Manifest, utterances: Iterable[Utterance], sample_rate: int) -> Iterator[torch.Tensor]:
+def waveforms(utterances: Iterable[Utterance], sample_rate: int) -> Iterator[torch.Tensor]:
     """Yield [1, 1, samples] of each utterance."""
     for utterance in utterances:
         found = read_audio(utterance.audio, sample_rate, utterance.start, utterance.duration)
@@ -92,7 +92,7 @@ def perplexities(codec: Codec, manifest: Manifest) -> tuple[list[float], float]:
     """Return the perplexity of every codebook of the lowest stream over an hour held out, and the seconds of it."""
     stream, seconds, histogram = codec.hierarchy.lowest, 0.0, torch.zeros(())
     chosen = sorted((u for u in manifest.utterances if u.split != "train"), key=lambda u: u.id)
-    for waveform in waveforms(manifest, chosen, codec.sample_rate):
+    for waveform in waveforms(chosen, codec.sample_rate):
         histogram = histogram + code_histogram(codec.encode(waveform)[stream.name], stream.codebook_size)
         seconds += waveform.shape[-1] / codec.sample_rate
         if seconds >= HOUR:
@@ -104,7 +104,7 @@ def perplexities(codec: Codec, manifest: Manifest) -> tuple[list[float], float]:
 def long_over_short(codec: Codec, manifest: Manifest) -> tuple[float, int]:
     """Return the mel distance of whole long utterances over that of the same audio in clips of 5 s, and how many."""
     clip, whole, parts, count = int(CLIP_SECONDS * codec.sample_rate), 0.0, 0.0, 0
-    for waveform in waveforms(manifest, of_set(manifest, "test-long"), codec.sample_rate):
+    for waveform in waveforms(of_set(manifest, "test-long"), codec.sample_rate):
         used = waveform[..., : waveform.shape[-1] // clip * clip]
         clips = used.reshape(-1, 1, clip)
         whole += _distance(codec, used)
@@ -145,7 +145,7 @@ def latent_figures(codec: Codec, mreq: Codec, manifest: Manifest) -> list[Figure
     size = mreq.hierarchy.lowest.codebook_size
     every = max(1, len(of_set(manifest, "test-short")) // PROBED_UTTERANCES)
     probed = of_set(manifest, "test-short")[::every]
-    probe = probe_blocks(mreq, codec, waveforms(manifest, probed, mreq.sample_rate))
+    probe = probe_blocks(mreq, codec, waveforms(probed, mreq.sample_rate))
     ratio, count = long_over_short(mreq, manifest)
     plain_ratio, _ = long_over_short(codec, manifest)
     return [
@@ -173,7 +173,7 @@ def as_markdown(figures: list[Figure], scores: dict) -> str:
 
 
 def _cell(score: dict | None) -> str:
-    return "" if score is None or score["value"] is None else f"{score['value']:.{max(2, score.get('digits', 2))}f}"
+    return "" if score is None or score["value"] is None else f"{score['value']:.3f}"
 
 
 def main() -> None:
