@@ -50,25 +50,27 @@ class Figure:
     reached: bool
 
 
-def score_voice(options: argparse.Namespace, voice: str) -> Path:
-    """Run `halle eval --reconstruct` on the short test utterances of a voice; it continues what it finds."""
-    out = options.out / voice
-    command = [sys.executable, "-m", "halle_cli", "eval", "--reconstruct", "--quiet",
-               "--codec", str(options.codec), "--codec", str(options.mreq), "--set", str(options.data),
+def score_voice(data: Path, codecs: Iterable[Path], voice: str, out: Path, metrics: Iterable[str],
+                limit: int | None = None) -> Path:
+    """Run `halle eval --reconstruct` on the short test utterances of a voice, in `out/voice`; it continues what it
+    finds there."""
+    out = out / voice
+    command = [sys.executable, "-m", "halle_cli", "eval", "--reconstruct", "--quiet", "--set", str(data),
                "--only", "set=test-short", "--only", f"speaker={voice}", "--out", str(out),
-               "-O", f"metrics=[{', '.join(METRICS)}]"]  # fmt: skip
-    command += ["--max-items", str(options.limit)] if options.limit else []
+               "-O", f"metrics=[{', '.join(metrics)}]"]  # fmt: skip
+    command += [word for codec in codecs for word in ("--codec", str(codec))]
+    command += ["--max-items", str(limit)] if limit else []
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return out
 
 
-def pooled_scores(folders: Iterable[Path]) -> dict:
+def pooled_scores(folders: Iterable[Path], names: Iterable[str] = METRICS) -> dict:
     """Return the scores of all voices together: words weigh alike, whoever says them."""
     rows, systems = [], []
     for folder in folders:
         systems = list(read_json(folder / "scores.json")["systems"])
         rows += read_jsonl(folder / "items.jsonl")
-    config, metrics = EvalConfig(setting="reconstruction"), choose_metrics(METRICS, ())
+    config, metrics = EvalConfig(setting="reconstruction"), choose_metrics(tuple(names), ())
     coded = [system for system in systems if system != RECORDINGS]
     return {
         "utterances": len(rows),
@@ -186,7 +188,9 @@ def main() -> None:
     torch.set_num_threads(1)
     manifest = read_manifest(options.data)
     with ThreadPoolExecutor(options.jobs) as pool:
-        scored = pool.map(lambda voice: score_voice(options, voice), VOICES)
+        codecs = (options.codec, options.mreq)
+        scored = pool.map(lambda voice: score_voice(options.data, codecs, voice, options.out, METRICS, options.limit),
+                          VOICES)
         codec, mreq = (for_inference(load_codec(path)) for path in (options.codec, options.mreq))
         figures = latent_figures(codec, mreq, manifest)
         scores = pooled_scores(list(scored))

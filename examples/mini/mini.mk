@@ -23,24 +23,28 @@ CODEC := $(RUNS)/codec-$(ARCH)
 MREQ := $(RUNS)/mreq
 # what language models are trained on is what ships: tokens of other weights would be other tokens
 PACKED := $(RUNS)/halle-mini-codec
+GATE := $(RUNS)/gate
 TOKENS := $(RUNS)/tokens
 AR := $(RUNS)/ar
 NAR := $(RUNS)/nar
 VALLE_PACKED := $(RUNS)/valle-mini-codec
+VALLE_GATE := $(RUNS)/valle-gate
 VALLE_TOKENS := $(RUNS)/valle-tokens
 VALLE_AR := $(RUNS)/valle-ar
 VALLE_NAR := $(RUNS)/valle-nar
 
-QUEUE := codec mreq packed tokens ar nar valle-packed valle-tokens valle-ar valle-nar
+QUEUE := codec mreq packed gate tokens ar nar valle-packed valle-gate valle-tokens valle-ar valle-nar
 
 SETTINGS = --preset $(PRESET) --config $(ARCH).yaml
 run-codec = $(HALLE) train-codec --data $(DATASET) --out $(CODEC) --arch $(ARCH) $(SETTINGS) $(OPTIONS)
 run-mreq = $(HALLE) mreq --teacher $(CODEC) --data $(DATASET) --out $(MREQ) $(SETTINGS) $(OPTIONS)
 run-packed = $(HALLE) pack --codec $(MREQ) --half --out $(PACKED)
+run-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(PACKED) --out $(GATE)
 run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKENS) $(SETTINGS)
 run-ar = $(HALLE) train-ar --tokens $(TOKENS) --out $(AR) $(SETTINGS) $(OPTIONS)
 run-nar = $(HALLE) train-nar --tokens $(TOKENS) --codec $(PACKED) --out $(NAR) $(SETTINGS) $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(CODEC) --half --out $(VALLE_PACKED)
+run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)
 run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
 run-valle-nar = $(HALLE) train-nar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
@@ -52,16 +56,18 @@ corpus: $(DATASET)/$(DONE)
 codec: $(CODEC)/$(DONE)
 mreq: $(MREQ)/$(DONE)
 packed: $(PACKED)/$(DONE)
+gate: $(GATE)/$(DONE)
 tokens: $(TOKENS)/$(DONE)
 ar: $(AR)/$(DONE)
 nar: $(NAR)/$(DONE)
 valle-packed: $(VALLE_PACKED)/$(DONE)
+valle-gate: $(VALLE_GATE)/$(DONE)
 valle-tokens: $(VALLE_TOKENS)/$(DONE)
 valle-ar: $(VALLE_AR)/$(DONE)
 valle-nar: $(VALLE_NAR)/$(DONE)
 
-figures: $(CODEC)/$(DONE) $(MREQ)/$(DONE)
-	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(MREQ) --out $(RUNS)/figures
+figures: $(CODEC)/$(DONE) $(PACKED)/$(DONE)
+	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(PACKED) --out $(RUNS)/figures
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }
@@ -81,7 +87,10 @@ $(MREQ)/$(DONE): $(CODEC)/$(DONE)
 $(PACKED)/$(DONE): $(MREQ)/$(DONE)
 	$(run-packed)
 
-$(TOKENS)/$(DONE): $(PACKED)/$(DONE)
+$(GATE)/$(DONE): $(PACKED)/$(DONE)
+	$(run-gate)
+
+$(TOKENS)/$(DONE): $(GATE)/$(DONE)
 	$(run-tokens)
 
 $(AR)/$(DONE): $(TOKENS)/$(DONE)
@@ -93,7 +102,10 @@ $(NAR)/$(DONE): $(TOKENS)/$(DONE)
 $(VALLE_PACKED)/$(DONE): $(CODEC)/$(DONE)
 	$(run-valle-packed)
 
-$(VALLE_TOKENS)/$(DONE): $(VALLE_PACKED)/$(DONE)
+$(VALLE_GATE)/$(DONE): $(VALLE_PACKED)/$(DONE)
+	$(run-valle-gate)
+
+$(VALLE_TOKENS)/$(DONE): $(VALLE_GATE)/$(DONE)
 	$(run-valle-tokens)
 
 $(VALLE_AR)/$(DONE): $(VALLE_TOKENS)/$(DONE)

@@ -26,21 +26,23 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 DATA = ["make_corpus.py corpus", "curate data"]
 TEACHER = [*DATA, "train-codec codec-spectral"]
-STORE = [*TEACHER, "mreq mreq", "pack halle-mini-codec", "tokenize tokens"]
-VALLE_STORE = [*TEACHER, "pack valle-mini-codec", "tokenize valle-tokens"]
+STORE = [*TEACHER, "mreq mreq", "pack halle-mini-codec", "gate.py gate", "tokenize tokens"]
+VALLE_STORE = [*TEACHER, "pack valle-mini-codec", "gate.py valle-gate", "tokenize valle-tokens"]
 COMMANDS = {
     "corpus": DATA,
     "codec": TEACHER,
     "mreq": [*TEACHER, "mreq mreq"],
-    "packed": STORE[:-1],
+    "packed": STORE[:-2],
+    "gate": STORE[:-1],
     "tokens": STORE,
     "ar": [*STORE, "train-ar ar"],
     "nar": [*STORE, "train-nar nar"],
-    "valle-packed": VALLE_STORE[:-1],
+    "valle-packed": VALLE_STORE[:-2],
+    "valle-gate": VALLE_STORE[:-1],
     "valle-tokens": VALLE_STORE,
     "valle-ar": [*VALLE_STORE, "train-ar valle-ar"],
     "valle-nar": [*VALLE_STORE, "train-nar valle-nar"],
-    "figures": [*TEACHER, "mreq mreq", "figures.py figures"],
+    "figures": [*STORE[:-2], "figures.py figures"],
 }
 QUEUE = [name for name in COMMANDS if name not in ("corpus", "figures")]
 
@@ -114,9 +116,9 @@ def test_what_a_stage_reads_an_earlier_one_wrote(tmp_path: Path) -> None:
 
 def test_language_models_and_tokens_use_the_half_precision_codec_that_ships(tmp_path: Path) -> None:
     for prefix, target in (("halle", "nar"), ("valle", "valle-nar")):
-        *_, pack, tokenize, nar = dry_run(target, tmp_path)
+        *_, pack, gate, tokenize, nar = dry_run(target, tmp_path)
         assert "--half" in pack
-        assert after("--out", pack) == after("--codec", tokenize) == after("--codec", nar)
+        assert after("--out", pack) == after("--codec", gate) == after("--codec", tokenize) == after("--codec", nar)
         assert Path(after("--out", pack)).name == f"{prefix}-mini-codec"
 
 
@@ -219,8 +221,8 @@ def test_the_next_stage_starts_with_the_time_that_is_left(runs: Path, fake: str)
 
 
 def test_when_all_is_done_it_says_so_and_runs_nothing(runs: Path, fake: str) -> None:
-    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "tokens", "ar", "nar", "valle-mini-codec",
-           "valle-tokens", "valle-ar")
+    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate", "tokens", "ar", "nar", "valle-mini-codec",
+           "valle-gate", "valle-tokens", "valle-ar")
     code, said, _ = slice_for("1", runs, fake)
     assert (code, said) == (0, "slice: valle-nar is at step 2 of 2, finished; all stages are finished")
     code, said, told = slice_for("1", runs, fake)
@@ -237,7 +239,7 @@ def test_the_queue_is_every_training_target_in_order(runs: Path) -> None:
 
 
 def test_tokens_are_counted_in_shards(runs: Path, fake: str) -> None:
-    finish(runs, "codec-spectral", "mreq", "halle-mini-codec")
+    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate")
     (runs / "tokens").mkdir()
     finish(runs / "tokens", "shard-00000", "shard-00001")
     (runs / "tokens" / "fail").touch()
