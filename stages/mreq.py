@@ -25,7 +25,7 @@ from stages.config.stage_configs import MReQConfig
 from stages.data.read_ahead import CropReader
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
-from stages.metrics.validation import held_out_speech
+from stages.metrics.validation import held_out_speech, require_transcriber
 from stages.reports.run import update_report
 from stages.training.loop import Run, check_run, train_once
 
@@ -72,6 +72,7 @@ def plan(config: MReQConfig) -> dict:
     inputs = _open(config)
     config = inputs.config
     check_run(STAGE, config, inputs.parents)
+    require_transcriber(config.training)
     student = _student(config, inputs.teacher)
     return {
         "teacher": config.teacher,

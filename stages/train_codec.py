@@ -27,7 +27,7 @@ from stages.config.stage_configs import TrainCodecConfig
 from stages.data.read_ahead import CropReader
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
-from stages.metrics.validation import held_out_speech
+from stages.metrics.validation import held_out_speech, require_transcriber
 from stages.reports.run import update_report
 from stages.speech.ssl import AlignedFeatures, load_hubert
 from stages.training.loop import Run, check_run, train_once
@@ -68,6 +68,7 @@ def plan(config: TrainCodecConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
     inputs = _open(config)
     check_run(STAGE, config, inputs.parents)
+    require_transcriber(config.training)
     with torch.device("meta"):
         codec = ResidualCodec(config.codec)
     return {

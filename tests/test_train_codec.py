@@ -150,8 +150,9 @@ def test_validation_decodes_whole_utterances_and_a_recogniser_hears_them(data, t
 
 
 def test_a_recogniser_that_there_is_not_is_refused_before_training(data, tmp_path) -> None:
-    with pytest.raises(MissingModelError, match="`nobody`"):
-        train_codec.run(codec_config(data, tmp_path / "run", 1, "training.transcriber=nobody"))
+    for begin in (train_codec.run, train_codec.plan):
+        with pytest.raises(MissingModelError, match="`nobody`"):
+            begin(codec_config(data, tmp_path / "run", 1, "training.transcriber=nobody"))
     assert newest_checkpoint(tmp_path / "run") is None
 
 

@@ -25,6 +25,7 @@ from stages.errors import StorageError, UsageError
 
 PlainCodec = ResidualCodec | ForeignCodec  # what can teach
 CODEC_STAGES = ("train-codec", "mreq")
+EXPORTED = {"format_version", "architecture", "tensors", "fingerprint"}  # beside the kind, in a one-file export
 MAKE_ONE = "make a codec with `halle train-codec --data MANIFEST_DIR --out RUN`, then give RUN"
 
 
@@ -113,7 +114,7 @@ def _read_export(file: Path) -> tuple[dict, dict[str, Tensor]]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise StorageError(f"`{file}` is damaged or not a .pt file of tensors", "export it again, or copy it again") \
             from error
-    if not isinstance(content, dict) or content.get("kind") != "codec" or "architecture" not in content:
+    if not isinstance(content, dict) or content.get("kind") != "codec" or not content.keys() >= EXPORTED:
         raise UsageError(f"expected a codec that halle exported, got `{file}`, another program's .pt file", MAKE_ONE)
     if content["format_version"] > FORMAT_VERSION:
         raise UsageError(f"expected format_version at most {FORMAT_VERSION} in `{file}`, "

@@ -73,6 +73,12 @@ class HeldOutSpeech:
         return MetricInput(text, self.sample_rate, output, reference=recording, transcript=heard)
 
 
+def require_transcriber(training: CodecTrainingConfig) -> None:
+    """Raise `MissingModelError` unless the recogniser that the settings ask for, if any, can be had."""
+    if training.transcriber:
+        load_transcriber(training.transcriber)
+
+
 def held_out_speech(utterances: Sequence[Utterance], sample_rate: int, training: CodecTrainingConfig) -> HeldOutSpeech:
     """Return the utterances and the recogniser that the settings ask for; raises when there is no such recogniser."""
     transcriber = load_transcriber(training.transcriber) if training.transcriber else None

@@ -148,5 +148,5 @@ def _listening(run_dir: Path) -> list[str]:
     shown = listening_parts(run_dir)
     if not shown:
         return []
-    note = "Held-out audio. Reconstructions are synthetic. Frequency rises to half the sample rate, black is loud."
+    note = "Audio of the validation. Reconstructions are synthetic. Frequency rises to half the sample rate, black is loud."
     return [heading("Listen"), paragraph(note, "soft"), *shown]

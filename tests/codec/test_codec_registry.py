@@ -117,6 +117,9 @@ def test_weights_of_other_projects_are_refused(tmp_path) -> None:
     (tmp_path / "codec.ckpt").write_bytes(b"x")
     with pytest.raises(UsageError, match="expected a codec"):
         load_codec(tmp_path / "codec.ckpt")
+    torch.save({"kind": "codec", "architecture": "{}"}, tmp_path / "half.pt")
+    with pytest.raises(UsageError, match="another program's"):
+        load_codec(tmp_path / "half.pt")
     torch.save({"model": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match="another program's"):
         load_codec(tmp_path / "other.pt")
