@@ -21,7 +21,7 @@ NEXT_STEP = {
     "train-codec": "halle mreq --teacher {out} --data {data} --out RUN",
     "mreq": "halle tokenize --codec {out} --data {data} --out STORE",
     "tokenize": "halle train-ar --tokens {out} --out RUN, and halle train-nar --tokens {out} --codec {codec} --out RUN",
-    "train-ar": "halle train-nar --tokens {tokens} --codec CODEC --out RUN, then halle pack",
+    "train-ar": "halle train-nar --tokens {tokens} --codec {codec} --out RUN, then halle pack",
     "train-nar": "halle pack --codec {codec} --ar RUN --nar {out} --out MODEL",
     "pack": "halle synth --text script.txt --prompt ref.wav --model {out}",
 }
@@ -58,11 +58,14 @@ def _option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text)
 
 
+_TOKENS = "Token store. Give several to mix them, each with a weight: STORE:0.5 hears half of it an epoch."
+_INIT = "Start from this run or model folder, such as a VALL-E one."
 _TRACKER = "Where curves go too: tensorboard, wandb or mlflow; by default none."
 
 
 def common_options(
-    preset: Annotated[str, _option("Size of everything: paper, single-gpu, mini or smoke.")] = "mini",
+    preset: Annotated[str, _option("Size of everything: paper, single-gpu, mini or smoke; or finetune, with --init "
+                                   "MODEL.")] = "mini",
     config: Annotated[str | None, _option("YAML file of settings (or of one section a stage).")] = None,
     override: Annotated[list[str] | None, _option("Change a setting (--dry-run lists all): dotted.key=value.",
                                                   "-O", "--override")] = None,
@@ -123,7 +126,14 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
 
 
 def _next_step(name: str, settings: dict[str, Any]) -> str:
-    return NEXT_STEP.get(name, "").format(**{key: shlex.quote(str(value)) for key, value in settings.items()})
+    return NEXT_STEP.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})
+
+
+def _as_typed(key: str, value: Any) -> str:
+    """Return what follows an option on the command line; of a repeated one, its further uses too."""
+    if value is None:
+        return key.upper()
+    return f" --{key} ".join(shlex.quote(str(item)) for item in (value if isinstance(value, list) else [value]))
 
 
 @_stage("curate", "curate")
@@ -174,42 +184,49 @@ def mreq(
 
 @_stage("tokenize", "tokenize_corpus")
 def tokenize(
-    codec: Annotated[str, _option("Codec: a run, a checkpoint or a .pt file.")],
     data: Annotated[str, _option("Manifest folder.")],
     out: Annotated[str, _option("Token store to write.")],
-    text_tokenizer: Annotated[str | None, _option("Reuse this text tokenizer instead of learning one.")] = None,
+    codec: Annotated[str | None, _option("Codec: a run, a checkpoint or a .pt file; by default that of the model "
+                                         "after --like.")] = None,
+    like: Annotated[str | None, _option("Model folder, AR or NAR run, or store whose text tokenizer to take and whose "
+                                        "codec must be the same, so that training can start from it.")] = None,
+    text_tokenizer: Annotated[str | None, _option("Take the text tokenizer of this file, store, run or model instead "
+                                                  "of learning one.")] = None,
 ) -> dict[str, Any]:
     """Encode a manifest into a token store."""
-    return {"codec": codec, "data": data, "out": out, "text_tokenizer": text_tokenizer}
+    return {"codec": codec, "data": data, "out": out, "like": like, "text_tokenizer": text_tokenizer}
 
 
 @_stage("train-ar", "train_ar")
 def train_ar(
-    tokens: Annotated[str, _option("Token store.")],
+    tokens: Annotated[list[str], _option(_TOKENS)],
     out: Annotated[str, _option("Run folder to write.")],
     system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
-    init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
+    init: Annotated[str | None, _option(_INIT)] = None,
+    codec: Annotated[str | None, _option("The codec that made the tokens: validations then speak a few texts.")] = None,
+    nar: Annotated[str | None, _option("NAR run to speak with; without one the lowest stream alone is heard.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the AR language model (six delayed streams at 8 Hz; VALL-E: one at 48 Hz)."""
-    return {"tokens": tokens, "out": out, "system": system, "init": init, "training.steps": steps,
-            "training.tracker": tracker}
+    return {"tokens": _one_or_all(tokens), "out": out, "system": system, "init": init, "codec": codec, "nar": nar,
+            "training.steps": steps, "training.tracker": tracker}
 
 
 @_stage("train-nar", "train_nar")
 def train_nar(
-    tokens: Annotated[str, _option("Token store.")],
-    codec: Annotated[str, _option("The codec that made the tokens.")],
+    tokens: Annotated[list[str], _option(_TOKENS)],
     out: Annotated[str, _option("Run folder to write.")],
+    codec: Annotated[str | None, _option("The codec that made the tokens; by default, of --preset finetune, that of "
+                                         "the model folder after --init.")] = None,
     system: Annotated[str | None, _option("halle or valle; by default the store's own.")] = None,
-    init: Annotated[str | None, _option("Start from this model, such as a VALL-E one.")] = None,
+    init: Annotated[str | None, _option(_INIT)] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the NAR language model (the other codebooks, at 48 Hz)."""
-    return {"tokens": tokens, "codec": codec, "out": out, "system": system, "init": init, "training.steps": steps,
-            "training.tracker": tracker}
+    return {"tokens": _one_or_all(tokens), "codec": codec, "out": out, "system": system, "init": init,
+            "training.steps": steps, "training.tracker": tracker}
 
 
 _MODEL = "Model folder; by default $HALLE_MODEL, then the model that ships with halle."
@@ -217,11 +234,13 @@ _MODEL = "Model folder; by default $HALLE_MODEL, then the model that ships with 
 
 @_stage("synth", "synth")
 def synth(
-    prompt: Annotated[str, _option("Reference recording of the voice.")],
-    text: Annotated[str | None, _option("Text file to read, or - for standard input.")] = None,
+    prompt: Annotated[str | None, _option("Reference recording of the voice.")] = None,
+    text: Annotated[str | None, _option("Text file to read, or - for standard input. Many: a folder of .txt, or .jsonl "
+                                        "rows with id, text and, if need be, prompt.")] = None,
     say: Annotated[str | None, _option("Text to read, given literally.")] = None,
     prompt_text: Annotated[str | None, _option("What the reference says; else its .txt, else a recogniser.")] = None,
-    out: Annotated[str | None, _option("Audio file to write; the suffix chooses wav, flac, ogg or mp3.")] = None,
+    out: Annotated[str | None, _option("Audio file to write; the suffix chooses wav, flac, ogg or mp3. A folder for "
+                                       "many texts.")] = None,
     model: Annotated[str | None, _option(_MODEL)] = None,
     codec: Annotated[str | None, _option("Codec, in place of the model's.")] = None,
     ar: Annotated[str | None, _option("AR run, in place of the model's.")] = None,
@@ -230,13 +249,27 @@ def synth(
     top_k: Annotated[int | None, _option("Draw among the k likeliest codes; 0 for all.")] = None,
     top_p: Annotated[float | None, _option("Draw among the likeliest codes that hold this probability.")] = None,
     max_seconds: Annotated[float | None, _option("Longest speech to generate.")] = None,
+    single_pass: Annotated[bool, _option("Never split a text; by default one longer than the AR was trained on is, at "
+                                         "sentence ends.", "--single-pass")] = False,
+    captions: Annotated[str | None, _option("Write subtitles beside the audio: srt, vtt or both.")] = None,
+    verify: Annotated[bool, _option("Listen to what was spoken and speak again, from where it went wrong, what lacks "
+                                    "words, repeats itself or falls silent.", "--verify")] = False,
+    transcriber: Annotated[str | None, _option("Recogniser: pocketsphinx, package.module:function, or none.")] = None,
+    batch_size: Annotated[int | None, _option("Of many texts, how many the AR speaks at once.")] = None,
     allow_unfinished: Annotated[bool, _option("Exit 0 even when the text is not finished.",
                                               "--allow-unfinished")] = False,
+    explain_text: Annotated[bool, _option("Say how the text will be read, each change and why, and stop; needs no "
+                                          "model.", "--explain-text")] = False,
+    reading_passage: Annotated[bool, _option("Give 12 s of text to record as a prompt of your own (written to --out, "
+                                             "if given), and stop.", "--reading-passage")] = False,
 ) -> dict[str, Any]:
     """Read a text aloud in the voice of a recording."""
     return {"prompt": prompt, "text": text, "say": say, "prompt_text": prompt_text, "out": out, "model": model,
             "codec": codec, "ar": ar, "nar": nar, "sampling.temperature": temperature, "sampling.top_k": top_k,
-            "sampling.top_p": top_p, "max_seconds": max_seconds, "allow_unfinished": allow_unfinished or None}
+            "sampling.top_p": top_p, "max_seconds": max_seconds, "single_pass": single_pass or None,
+            "captions": captions, "batch_size": batch_size, "verify": verify or None, "transcriber": transcriber,
+            "allow_unfinished": allow_unfinished or None,
+            "explain_text": explain_text or None, "reading_passage": reading_passage or None}
 
 
 @_stage("eval", "evaluate")
@@ -285,6 +318,10 @@ def pack(
     next_step = _next_step("pack", {"out": out}) if ar else f"halle tokenize --codec {shlex.quote(out)} --data " \
                                                             "MANIFEST_DIR --out STORE"
     Console(0, json_output, debug).run(work, next_step)
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values if len(values) > 1 else values[0]
 
 
 def _numbers(text: str | None, option: str, kind: type) -> tuple | None:

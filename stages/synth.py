@@ -1,53 +1,101 @@
-"""`halle synth`: a text read aloud in the voice of a recording, with a report beside the audio."""
+"""`halle synth`: texts read aloud in the voice of a recording, with a report beside the audio."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-import torch
-
-from stages.artifacts.run_dir import versions
-from stages.artifacts.storage import FORMAT_VERSION, decode_utf8, write_json
-from stages.audio.io import audio_info, check_suffix, write_audio
+from stages.artifacts.manifest import write_manifest
+from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.storage import append_jsonl, decode_utf8, write_jsonl
+from stages.audio.io import audio_info, check_suffix
 from stages.config.stage_configs import SynthConfig
-from stages.errors import UnfinishedSpeechError, UsageError
-from stages.synthesis.model import find_parts, load_speech_model
-from stages.synthesis.pipeline import SYNTHETIC, Speech, SpeechPipeline
+from stages.errors import BadInputsError, UnfinishedSpeechError, UsageError
+from stages.progress import Progress
+from stages.synthesis.batch import (
+    ITEMS,
+    REJECTED,
+    Batches,
+    Item,
+    holds_many,
+    known_rows,
+    manifest_rows,
+    num_known,
+    read_items,
+)
+from stages.synthesis.explain import explain_text, reading_passage
+from stages.synthesis.long_script import has_words
+from stages.synthesis.model import SpeechModel, find_parts, load_speech_model
+from stages.synthesis.output import SpeechWriter, output_files, why_it_stopped
+from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
-from stages.text.normalizer import normalize
+from stages.synthesis.sources import part_fingerprints
+from stages.synthesis.takes import Script
+from stages.synthesis.verify import in_short, make_verifier
 from stages.training.processes import pick_device
 
 
 def run(config: SynthConfig) -> dict:
-    """Speak and write the audio and its report; raise `UnfinishedSpeechError` after writing when the text is not
-    finished and that is not allowed."""
-    text, out = read_text(config), output_path(config)
-    device = pick_device(config.device)
-    model = load_speech_model(config, device)
-    limits = PromptLimits(config.prompt_seconds, config.max_prompt_seconds)
-    prompt = read_prompt(config.prompt, model.codec, limits, config.prompt_text, config.transcriber,
-                         model.loudness_db)
-    speech = SpeechPipeline(model, config).speak(text, prompt, config.seed)
-    write_audio(out, speech.generated, speech.sample_rate, comment=SYNTHETIC)
-    report = _report(config, text, prompt, speech, out, device, model.fingerprints)
-    write_json(out.with_suffix(".json"), report)
-    if speech.stop_reason != "end" and not config.allow_unfinished:
-        raise UnfinishedSpeechError(
-            f"wrote `{out}`, {speech.seconds:.1f} s, but the text is not finished: {_why(speech, config)}",
-            "raise --max-seconds, shorten the text, or accept it with --allow-unfinished")
-    return {"speech": str(out), "report": str(out.with_suffix(".json")), "seconds": round(speech.seconds, 2),
-            "stopped": _why(speech, config), "real_time_factor": speech.report["real_time_factor"]}
+    """Speak one text into a file, or many into a folder.
+
+    What is not finished is written all the same; then `UnfinishedSpeechError` is raised unless that is allowed.
+    """
+    if config.reading_passage:
+        return reading_passage(config.out)
+    if config.explain_text:
+        return explain_text(read_text(config), config)
+    return speak_many(config) if holds_many(config.text) else speak_one(config)
 
 
 def plan(config: SynthConfig) -> dict:
     """Check the inputs and say what would be read and written."""
-    text, out = read_text(config), output_path(config)
+    if config.reading_passage or config.explain_text:
+        return {"writes": [config.out] if config.reading_passage and config.out else []}
     parts = find_parts(config)
-    info = audio_info(config.prompt)
+    if holds_many(config.text):
+        return plan_many(config, parts)
+    text, out = read_text(config), output_path(config)
+    info = audio_info(_prompt_path(config))
     return {"reads": {**parts, "prompt": f"{config.prompt} ({info.duration:.1f} s)",
                       "text": f"{len(text.split())} words"},
-            "writes": [str(out), str(out.with_suffix(".json"))]}
+            "writes": [str(file) for file in output_files(out, out.with_suffix(".json"), config)]}
+
+
+def open_pipeline(config: SynthConfig) -> SpeechPipeline:
+    """Load the model, and the recogniser when what it speaks shall be verified."""
+    verifier = make_verifier(config)
+    return SpeechPipeline(load_speech_model(config, pick_device(config.device)), config, verifier)
+
+
+def prompt_of(config: SynthConfig, model: SpeechModel, path: str, text: str | None) -> Prompt:
+    """Read a voice prompt as the model takes it."""
+    limits = PromptLimits(config.prompt_seconds, config.max_prompt_seconds)
+    return read_prompt(path, model.codec, limits, text, config.transcriber, model.loudness_db,
+                       config.trim_prompt)
+
+
+# ---- one text
+
+
+def speak_one(config: SynthConfig) -> dict:
+    """Speak and write the audio and its report."""
+    text, out, prompt_path = read_text(config), output_path(config), _prompt_path(config)
+    pipeline = open_pipeline(config)
+    writer = SpeechWriter(config, pipeline.model)
+    script = Script(text, prompt_of(config, pipeline.model, prompt_path, config.prompt_text), config.seed)
+    progress = Progress("speak", pipeline.size_of(text))
+    speech = pipeline.speak_all([script], progress.advance)[0]
+    progress.close()
+    report = writer.write(speech, script, out, out.with_suffix(".json"))
+    if not report["finished"] and not config.allow_unfinished:
+        raise UnfinishedSpeechError(
+            f"wrote `{out}`, {speech.seconds:.1f} s, but the text is not finished: {why_it_stopped(speech, config)}",
+            "raise --max-seconds, shorten the text, or accept it with --allow-unfinished")
+    return {"speech": str(out), "report": str(out.with_suffix(".json")), "seconds": round(speech.seconds, 2),
+            "passes": report["passes"], "stopped": report["stopped"], "real_time_factor": report["real_time_factor"],
+            **in_short(report)}
 
 
 def read_text(config: SynthConfig) -> str:
@@ -55,7 +103,7 @@ def read_text(config: SynthConfig) -> str:
     if (config.text is None) == (config.say is None):
         raise UsageError("expected exactly one of --text FILE and --say TEXT", "--text - reads standard input")
     text, source = (config.say, "--say") if config.say is not None else (_read_file(config.text), config.text)
-    if not any(character.isalnum() for character in normalize(text)):
+    if not has_words(text):
         raise UsageError(f"the text of `{source}` is empty after normalisation", "give some words to speak")
     return text
 
@@ -68,6 +116,12 @@ def _read_file(name: str) -> str:
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"text file `{name}` cannot be read: {error.strerror.lower()}") from error
     return decode_utf8(data, name)
+
+
+def _prompt_path(config: SynthConfig) -> str:
+    if not config.prompt:
+        raise UsageError("expected a recording of the voice, got nothing", "give one with --prompt FILE")
+    return config.prompt
 
 
 def output_path(config: SynthConfig) -> Path:
@@ -83,29 +137,80 @@ def output_path(config: SynthConfig) -> Path:
     return out
 
 
-def _why(speech: Speech, config: SynthConfig) -> str:
-    if speech.stop_reason == "end":
-        return "the model ended the text"
-    limit = "--max-seconds" if config.max_seconds is not None else "the longest utterance it was trained on"
-    return f"the model did not end it within {limit}"
+# ---- many texts
 
 
-def _report(config: SynthConfig, text: str, prompt: Prompt, speech: Speech, out: Path, device: torch.device,
-            fingerprints: dict[str, str]) -> dict:
-    return {
-        "format_version": FORMAT_VERSION,
-        "id": out.stem,
-        "audio": out.name,
-        "duration": round(speech.seconds, 4),
-        "text": " ".join(text.split()),
-        "speaker": prompt.name,
-        "synthetic": True,
-        "finished": speech.stop_reason == "end",
-        "stopped": _why(speech, config),
-        **speech.report,
-        "prompt": {"file": prompt.name, "text": prompt.text, "text_source": prompt.text_source},
-        "sampling": config.sampling.model_dump(),
-        "model": fingerprints,
-        "device": str(device),
-        **versions(),
-    }
+def speak_many(config: SynthConfig) -> dict:
+    """Speak what is not done yet, then write a manifest of everything. One text's failure does not stop the others."""
+    items, parents = _many(config), part_fingerprints(find_parts(config))
+    with claim_output("synth", config, parents) as folder:
+        rows = known_rows(config, items, folder.complete)
+        todo = [item for item in items if item.id not in rows]
+        if todo or num_known(config) != len(items):  # one was taken away
+            folder.reopen()
+            rows |= {row["id"]: row for row in _speak(config, items, todo)}
+        done = [rows[item.id] for item in items]
+        rejected = [row for row in done if row["refused"]]
+        if not folder.complete:
+            write_jsonl(folder.path / ITEMS, done)
+            write_jsonl(folder.path / REJECTED, [{"id": row["id"], "reason": row["refused"]} for row in rejected])
+            write_manifest(folder.path, manifest_rows(done))
+            if len(rejected) <= config.bad_allowed(len(items)):
+                folder.finish()
+    _check_all_spoken(config, done, rejected)
+    return {"speech": config.out, "texts": len(done),
+            "spoken_now": sum(not rows[item.id]["refused"] for item in todo),
+            "rejected": len(rejected), "unfinished": _unfinished(done),
+            "seconds": round(sum(row.get("duration", 0) for row in done), 2)}
+
+
+def plan_many(config: SynthConfig, parts: dict[str, str]) -> dict:
+    """Say what `speak_many` would read, skip and write."""
+    items = _many(config)
+    check_output("synth", config, part_fingerprints(parts))
+    known = known_rows(config, items, complete=False)
+    return {"reads": {**parts, "texts": len(items), "words": sum(len(item.text.split()) for item in items)},
+            "done": len(known), "rejected": {item.id: item.problem for item in items if item.problem},
+            "writes": [str(Path(config.out) / name) for name in ("manifest.jsonl", ITEMS, REJECTED)],
+            "audio": f"{config.out}/ID.{config.audio_format}"}
+
+
+def _many(config: SynthConfig) -> list[Item]:
+    if config.say is not None:
+        raise UsageError("expected exactly one of --text and --say, got both")
+    if not config.out:
+        raise UsageError("expected a folder for the speech of many texts, got nothing", "give --out DIR")
+    return read_items(config)
+
+
+def _speak(config: SynthConfig, items: Sequence[Item], todo: Sequence[Item]) -> Iterator[dict]:
+    """Yield a row for each item to do, once it is in the journal."""
+    pipeline = open_pipeline(config)
+
+    @lru_cache(maxsize=8)  # few voices are used again and again; many must not fill the memory
+    def read(path: str, text: str | None) -> Prompt:
+        return prompt_of(config, pipeline.model, path, text)
+
+    batches = Batches(config, pipeline, SpeechWriter(config, pipeline.model),
+                      lambda item: read(item.prompt, item.prompt_text))
+    for row in batches.speak(items, todo):
+        append_jsonl(Path(config.out) / ITEMS, row)
+        yield row
+
+
+def _check_all_spoken(config: SynthConfig, done: Sequence[dict], rejected: Sequence[dict]) -> None:
+    if len(rejected) > config.bad_allowed(len(done)):
+        shown = "; ".join(f"`{row['id']}`: {row['refused']}" for row in rejected[:3])
+        raise BadInputsError(f"{len(rejected)} of {len(done)} texts were not spoken: {shown}",
+                             f"see {Path(config.out) / REJECTED}, mend them and run the command again, or allow more "
+                             "with --max-bad")
+    unfinished = _unfinished(done)
+    if unfinished and not config.allow_unfinished:
+        shown = ", ".join(f"`{name}`" for name in unfinished[:5])
+        raise UnfinishedSpeechError(
+            f"wrote `{config.out}`, but {len(unfinished)} of {len(done)} texts are not finished: {shown}",
+            "raise --max-seconds and add --allow-change max_seconds to speak these again, or --allow-unfinished")
+
+
+def _unfinished(rows: Sequence[dict]) -> list[str]:
+    return [row["id"] for row in rows if not row["refused"] and not row["finished"]]

@@ -33,6 +33,7 @@ from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.stage_configs import TokenizeConfig
 from stages.data.encoding import aligned_batches, encode_batches, read_waveforms
+from stages.data.likeness import given_tokenizer, refuse_other_codec, with_codec
 from stages.errors import BadInputsError, UsageError
 from stages.progress import Progress
 from stages.text.corpus import Item, apply_policy, normalised_item
@@ -68,6 +69,7 @@ class Work:
 
 def run(config: TokenizeConfig) -> dict:
     """Write the token store and return its totals; a finished store is left as it is."""
+    config = with_codec(config)
     work = _read_inputs(config)
     processes = Processes(config.device, patience=timedelta(days=7))  # shards take unequal times
     with processes.claim("tokenize", config, work.parents) as output:
@@ -82,9 +84,10 @@ def run(config: TokenizeConfig) -> dict:
 
 def plan(config: TokenizeConfig) -> dict:
     """Say what `run` would read and write; raise what it would raise before reading audio."""
+    config = with_codec(config)
     work = _read_inputs(config)
     check_output("tokenize", config, work.parents)
-    out = Path(config.out)
+    out, reused = Path(config.out), config.like or config.text_tokenizer
     done = sum(TokenStoreWriter(out, []).has_shard(index) for index in range(work.num_shards))
     return {
         "reads": [work.manifest.folder.as_posix(), config.codec],
@@ -93,7 +96,7 @@ def plan(config: TokenizeConfig) -> dict:
         "rejected_texts": _count_reasons(item.rejection for item in work.items if item.rejection),
         "streams": [asdict(info) for info in _stream_infos(work.codec)],
         "bits_per_second": work.codec.bits_per_second,
-        "text_tokenizer": f"reused: {config.text_tokenizer}" if config.text_tokenizer else "learned from the texts",
+        "text_tokenizer": f"reused: {reused}" if reused else "learned from the texts",
         "shards": {"all": work.num_shards, "done": done},
         "writes": [(out / name).as_posix() for name in (STORE_FILE, TEXT_TOKENIZER_FILE, REJECTED_FILE)],
     }
@@ -103,7 +106,7 @@ def plan(config: TokenizeConfig) -> dict:
 
 
 def _read_inputs(config: TokenizeConfig) -> Work:
-    for option, value in (("--codec", config.codec), ("--data", config.data), ("--out", config.out)):
+    for option, value in (("--data", config.data), ("--out", config.out)):
         if not value:
             raise UsageError(f"expected a path after {option}, got nothing", "see halle tokenize --help")
     if config.allow_change:
@@ -112,25 +115,16 @@ def _read_inputs(config: TokenizeConfig) -> Work:
     manifest = read_manifest(config.data)
     codec = load_codec(config.codec)
     items = [normalised_item(utterance) for utterance in manifest.utterances]
-    tokenizer = _text_tokenizer(config, items)
+    tokenizer = given_tokenizer(config) or _learned_tokenizer(config, items)
     items, dropped = apply_policy(items, tokenizer, config.unknown_characters)
     parents = {"codec": codec_fingerprint(codec), "data": manifest.fingerprint,
                "text_tokenizer": tokenizer.fingerprint}
+    refuse_other_codec(config, parents["codec"], _loudness(items))
     return Work(manifest, items, codec, tokenizer, parents, dropped, config.shard_utterances)
 
 
-def _text_tokenizer(config: TokenizeConfig, items: list[Item]) -> TextTokenizer:
-    """Reuse the given tokenizer, or learn one from the texts of split `train` (of all, where there is none)."""
-    if config.text_tokenizer:
-        tokenizer = TextTokenizer.load(config.text_tokenizer)
-        if tokenizer.vocab_size != config.text_vocab_size:
-            raise UsageError(f"expected a text tokenizer of {config.text_vocab_size} entries, got "
-                             f"{tokenizer.vocab_size} in `{config.text_tokenizer}`",
-                             f"set -O text_vocab_size={tokenizer.vocab_size}")
-        if tokenizer.normalizer != NORMALIZER_VERSION:
-            log.warning("the text tokenizer was learned on texts of normaliser %s, these are of %s",
-                        tokenizer.normalizer, NORMALIZER_VERSION)
-        return tokenizer
+def _learned_tokenizer(config: TokenizeConfig, items: list[Item]) -> TextTokenizer:
+    """Learn a tokenizer from the texts of split `train` (of all, where there is none)."""
     usable = [item for item in items if item.rejection is None]
     training = [item for item in usable if item.utterance.split == "train"] or usable
     return TextTokenizer.train((item.text for item in training), config.text_vocab_size, config.lowercase)

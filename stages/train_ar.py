@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.samples import Sample
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
+from stages.data.starting_model import keep_architecture, longest_heard, open_init, start_from
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
 from stages.lm.ar import ARModel, CodebookSums
-from stages.lm.transformer import InitReport
+from stages.lm.parity import UTTERANCES, ar_checks, require_parity
+from stages.lm.training_speed import require_compiler, speed_up
+from stages.metrics.validation import require_transcriber
 from stages.reports.run import update_report
+from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 
@@ -25,9 +31,13 @@ log = logging.getLogger("halle.train_ar")
 
 def run(config: TrainARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
+    config = keep_architecture(config, "ar")
     data, init, parents = _open(config)
+    voice = find_voice(config, data)
     process = Run(config)
-    result, task = train_once(process, STAGE, config, parents, lambda: ARTask(config, data, init, parents),
+    require_compiler(config.training, process.device)
+    result, task = train_once(process, STAGE, config, parents,
+                              lambda: ARTask(config, data, init, parents, voice and voice.to(process.device)),
                               report=update_report)
     return {
         "run": config.out,
@@ -41,8 +51,12 @@ def run(config: TrainARConfig) -> dict:
 
 def plan(config: TrainARConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
+    config = keep_architecture(config, "ar")
     data, init, parents = _open(config)
     check_run(STAGE, config, parents)
+    voice = find_voice(config, data)
+    if voice is not None:
+        require_transcriber(config.training)
     with torch.device("meta"):
         model = ARModel(model_config(config, data))
     return {
@@ -50,6 +64,7 @@ def plan(config: TrainARConfig) -> dict:
         "init": init.folder.as_posix() if init else None,
         "model": model.config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "speech_at_validations": voice.what if voice else None,
         "steps": config.training.steps,
         "batches_an_epoch": len(_batch_plan(config, data)),
         "writes": config.out,
@@ -70,34 +85,41 @@ def model_config(config: TrainARConfig, data: TokenData) -> ARConfig:
 def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str, str]]:
     data = open_tokens(config.tokens, config.system)
     parents = data.parents()
-    init = load_checkpoint(config.init, "ar") if config.init else None
+    init = open_init(config, "ar", data)
     if init is not None:
-        data.compare_text(init)
         parents["init"] = init.fingerprint
     return data, init, parents
 
 
 def _batch_plan(config: TrainARConfig, data: TokenData) -> BatchPlan:
     budget = config.training.batch_tokens // config.training.accumulation
-    return BatchPlan(ar_lengths(data, data.train), budget, config.seed)
+    return BatchPlan(ar_lengths(data, data.train), budget, config.seed, data.shares)
 
 
 class ARTask:
     """Cross-entropy of every stream's next code; streams weigh the same, tokens of a stream too (MusicGen)."""
 
-    def __init__(self, config: TrainARConfig, data: TokenData, init: Checkpoint | None, parents: dict[str, str]):
+    def __init__(self, config: TrainARConfig, data: TokenData, init: Checkpoint | None, parents: dict[str, str],
+                 voice: ARVoice | None = None):  # fmt: skip
         torch.manual_seed(config.seed)
         self.config, self.data, self.parents = config, data, parents
         self.model = ARModel(model_config(config, data))
-        self.init_report = _start_from(self.model, init) if init else None
+        self.init_report = start_from(self.model, init) if init else None
+        self.longest = longest_heard(data, init)
         self.networks = {"model": self.model}
         training = config.training
+        speed_up(self.model.transformer, training)
         groups = parameter_groups(self.model, training.weight_decay)
         self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
         self.plan = _batch_plan(config, data)
+        self.speech = voice and TrainingSamples(data, voice.codec, training, voice.what,
+                                                partial(voice.say, self.model, config.seed))  # fmt: skip
 
     def prepare(self, run: Run) -> None:
-        """Nothing is measured before step 1."""
+        """Stop a run whose model would speak otherwise than it is trained."""
+        batch = ar_batch(self.data, self.data.validation[:UTTERANCES]).to(run.device)
+        checks = ar_checks(self.model, batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
+        run.processes.on_main(partial(require_parity, checks, log))
 
     def batch(self, step: int, micro: int, run: Run) -> tuple[ARBatch, bool]:
         """Return this process's utterances of the global batch, and whether they count."""
@@ -126,7 +148,12 @@ class ARTask:
         losses, tokens, correct = total
         measures = {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
                     **_by_codebook("loss", losses / tokens), **_by_codebook("accuracy", correct / tokens)}  # fmt: skip
+        if self.speech is not None:
+            measures |= run.processes.on_main(partial(self.speech.speak, run.step)) or {}
         return {name: float(value) for name, value in measures.items()}
+
+    def samples(self, run: Run) -> list[Sample]:
+        return self.speech.sounds if self.speech else []
 
     def identity(self) -> tuple[str, dict, dict]:
         """Return what synthesis needs beside the weights: tokenizer, system, and how long the training data was."""
@@ -135,9 +162,8 @@ class ARTask:
             "model": self.model.config.model_dump(mode="json"),
             "stream": self.data.lowest.name,
             "frame_rate": self.data.lowest.frame_rate,
-            "max_frames": self.data.longest(self.data.lowest.name),
-            "max_text_tokens": self.data.longest("text"),
-            "loudness_db": self.data.store.facts.get("loudness_target"),
+            **self.longest,
+            "loudness_db": self.data.store.loudness_db,
             "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
         }
         return "ar", architecture, self.parents
@@ -149,9 +175,3 @@ class ARTask:
 
 def _by_codebook(name: str, values: Tensor) -> dict[str, Tensor]:
     return {f"{name}.codebook{index}": value for index, value in enumerate(values, start=1)}
-
-
-def _start_from(model: ARModel, init: Checkpoint) -> InitReport:
-    report = model.load_from(init.tensors)
-    report.log(log, init.folder)
-    return report

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.checkpoint import Checkpoint
+from stages.artifacts.samples import Sample
 from stages.codec.base import Codec
-from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import NARConfig
 from stages.config.stage_configs import TrainNARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
+from stages.data.starting_model import keep_architecture, open_init, start_from
+from stages.data.token_codec import level_inputs, open_codec
 from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
 from stages.lm.nar import NARModel
-from stages.lm.transformer import InitReport, valid_positions
+from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
+from stages.lm.training_speed import require_compiler, speed_up
+from stages.lm.transformer import valid_positions
+from stages.metrics.validation import require_transcriber
 from stages.reports.run import update_report
+from stages.synthesis.training_samples import NARVoice, TrainingSamples, streams_of, windows_of
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 
@@ -30,8 +37,10 @@ log = logging.getLogger("halle.train_nar")
 
 def run(config: TrainNARConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds; return where the model is and how good."""
+    config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     process = Run(config)
+    require_compiler(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
                               lambda: NARTask(config, data, codec.to(process.device), init, parents),
                               report=update_report)
@@ -47,8 +56,10 @@ def run(config: TrainNARConfig) -> dict:
 
 def plan(config: TrainNARConfig) -> dict:
     """Check the inputs and return what would be read, built and written."""
+    config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     check_run(STAGE, config, parents)
+    require_transcriber(config.training)
     with torch.device("meta"):
         model = NARModel(model_config(config, data, codec))
     return {
@@ -80,18 +91,11 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
     data = open_tokens(config.tokens, config.system)
     if not config.codec:
         raise UsageError("expected the codec of the token store after --codec, got none", "give --codec RUN")
-    codec = load_codec(config.codec).requires_grad_(False)
-    found = codec_fingerprint(codec)
-    if found != data.store.codec_fingerprint:
-        raise UsageError(
-            f"`{config.tokens}` holds tokens of codec `{data.store.codec_fingerprint[:12]}`, "
-            f"but `{config.codec}` is codec `{found[:12]}`",
-            f"give the codec that made the tokens, or make new ones: halle tokenize --codec {config.codec}",
-        )
+    codec = open_codec(config.codec, data)
+    codec.refine_by(config.model.block_codes)
     parents = data.parents()
-    init = load_checkpoint(config.init, "nar") if config.init else None
+    init = open_init(config, "nar", data)
     if init is not None:
-        data.compare_text(init)
         parents["init"] = init.fingerprint
     return data, codec, init, parents
 
@@ -108,7 +112,7 @@ def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRul
 
 def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchPlan:
     lengths = nar_lengths(data, data.train, codec.hop_length, _clip_rule(config, data, codec))
-    return BatchPlan(lengths, config.training.batch_tokens // config.training.accumulation, config.seed)
+    return BatchPlan(lengths, config.training.batch_tokens // config.training.accumulation, config.seed, data.shares)
 
 
 class NARTask:
@@ -125,25 +129,40 @@ class NARTask:
         torch.manual_seed(config.seed)
         self.config, self.data, self.codec, self.parents = config, data, codec, parents
         self.model = NARModel(model_config(config, data, codec))
-        self.init_report: InitReport | None = None
-        if init is not None:
-            self.init_report = self.model.load_from(init.tensors)
-            self.init_report.log(log, init.folder)
+        self.init_report = start_from(self.model, init) if init else None
         self.networks = {"model": self.model}
         training = config.training
+        speed_up(self.model.transformer, training)
         groups = parameter_groups(self.model, training.weight_decay)
         self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
         self.rule = _clip_rule(config, data, codec)
         self.plan = _batch_plan(config, data, codec)
+        self.window_seconds = config.window_seconds if data.system == "halle" else None
+        voice = NARVoice(codec, windows_of(codec, self.window_seconds, config.prompt_seconds))
+        self.speech = TrainingSamples(data, codec, training, voice.what, partial(voice.say, self.model))
 
     def prepare(self, run: Run) -> None:
-        """Set the input statistics from data, unless the model began with those its weights were trained on."""
-        if self.init_report is not None and "input_mean" in self.init_report.loaded:
-            return
+        """Set the input statistics, unless they came with the weights; compare generation with training."""
+        if self.init_report is None or "input_mean" not in self.init_report.loaded:
+            self._measure_inputs(run)
+        run.processes.on_main(partial(self._check_parity, run))
+
+    def _check_parity(self, run: Run) -> None:
+        items = self.data.validation[:UTTERANCES]
+        batch = self._make(items, "validation").to(run.device)
+        inputs = level_inputs(batch, self.codec.hierarchy)
+        whole = streams_of(self.data.store[items[0]], run.device)
+        require_parity([
+            *nar_checks(self.model, batch.lengths, batch.text_lengths, batch.prompt_lengths, text=batch.text,
+                        **{name: value for name, value in inputs.items() if name != "targets"}),
+            *refinement_check(self.codec.hierarchy, whole, self.rule.prompt, self.rule.unit),
+        ], log)  # fmt: skip
+
+    def _measure_inputs(self, run: Run) -> None:
         values = []
         for number in range(min(STATISTICS_BATCHES, len(self.plan))):
             batch = self._make(self.data.train[self.plan.items(number)], "statistics").to(run.device)
-            feature = self._inputs(batch)["feature"]
+            feature = level_inputs(batch, self.codec.hierarchy)["feature"]
             values.append(feature.transpose(1, 2)[valid_positions(batch.lengths, feature.shape[-1])])
         std, mean = torch.std_mean(torch.cat(values).double(), dim=0)
         self.model.set_input_statistics(mean, std)
@@ -180,14 +199,18 @@ class NARTask:
         for index in range(self.model.config.num_levels):
             measures[f"loss.level{index + 1}"] = losses[index] / tokens[index]
             measures[f"accuracy.level{index + 1}"] = correct[index] / tokens[index]
+        measures |= run.processes.on_main(partial(self.speech.speak, run.step)) or {}
         return {name: float(value) for name, value in measures.items()}
+
+    def samples(self, run: Run) -> list[Sample]:
+        return self.speech.sounds
 
     def identity(self) -> tuple[str, dict, dict]:
         """Return what synthesis needs beside the weights: the system and how long clips and prompts were."""
         architecture = {
             "system": self.data.system,
             "model": self.model.config.model_dump(mode="json"),
-            "window_seconds": self.config.window_seconds if self.data.system == "halle" else None,
+            "window_seconds": self.window_seconds,
             "prompt_seconds": self.config.prompt_seconds,
             "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
         }
@@ -197,26 +220,8 @@ class NARTask:
         levels = self.codec.hierarchy.num_levels
         return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step)
 
-    def _inputs(self, batch: NARBatch) -> dict[str, Tensor]:
-        """Return features and targets of each item's level, and the complete features of the prompts."""
-        hierarchy = self.codec.hierarchy
-        levels = torch.tensor(batch.levels, device=batch.lengths.device)
-        feature = targets = None
-        for level in sorted(set(batch.levels)):
-            rows = levels == level
-            streams = {name: codes[rows] for name, codes in batch.clips.items()}
-            found, codes = hierarchy.teacher_feature(streams, level), hierarchy.level_codes(streams, level)
-            if feature is None:
-                feature = found.new_zeros(len(rows), *found.shape[1:])
-                targets = codes.new_zeros(len(rows), codes.shape[-1])
-            feature[rows], targets[rows] = found, codes
-        prompt = None
-        if batch.prompt_lengths.max() > 0:
-            prompt = hierarchy.teacher_feature(batch.prompts, hierarchy.num_levels + 1)
-        return {"feature": feature, "targets": targets, "levels": levels, "prompt": prompt}
-
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
-        inputs = self._inputs(batch)
+        inputs = level_inputs(batch, self.codec.hierarchy)
         with run.autocast():
             return self.model.loss(
                 lengths=batch.lengths,

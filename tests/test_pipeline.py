@@ -127,6 +127,15 @@ def test_the_report_says_how_the_speech_came_about(chain, tmp_path):
     assert "synthetic" in soundfile.SoundFile(tmp_path / "x.flac").comment
 
 
+def test_verified_speech_is_heard_again_and_the_report_says_what_was_wrong(chain, tmp_path):
+    said = speak(chain, tmp_path / "x.wav", verify=True, verify_attempts=1)
+    report = read_json(tmp_path / "x.json")
+    found = report["pieces"][0]["verification"]
+    assert found["recogniser"].startswith("pocketsphinx") and report["verify_seconds"] > 0
+    assert len(found["takes"]) == 2 and all(take["faults"] for take in found["takes"])  # an untrained model babbles
+    assert said["verified"].startswith("1 passes, 1 of them spoken again")
+
+
 def test_a_prompt_without_a_transcript_is_recognised_and_what_was_heard_is_said(chain, tmp_path, caplog):
     caplog.set_level("INFO", logger="halle")
     shutil.copy(PROMPT, tmp_path / "voice.ogg")

@@ -10,11 +10,12 @@ import soundfile
 import torch
 
 from stages import tokenize_corpus
+from stages.artifacts.checkpoint import exported_tensors, save_checkpoint
 from stages.artifacts.manifest import write_manifest
 from stages.artifacts.token_store import TokenStore, open_store
 from stages.codec.base import Codec
 from stages.codec.mrvq import MultiResolutionCodec
-from stages.codec.registry import export_codec, load_codec
+from stages.codec.registry import codec_fingerprint, export_codec, load_codec
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, MRVQConfig, QuantizerConfig, SEANetConfig
 from stages.config.stage_configs import TokenizeConfig
@@ -246,6 +247,87 @@ def test_a_text_tokenizer_can_be_reused(codec_file: Path, corpus: Path, tmp_path
         tokenize_corpus.run(config.model_copy(update={"text_vocab_size": 300, "out": str(tmp_path / "new")}))
 
 
+def make_ar(folder: Path, codec_file: Path, tokenizer: TextTokenizer, **changes: object) -> Path:
+    """A checkpoint that says of itself what an AR model does; it has no weights."""
+    facts = {"loudness_db": -20.0, "text_tokenizer_json": tokenizer.to_json(), **changes}
+    parents = {"codec": codec_fingerprint(load_codec(codec_file)), "text_tokenizer": tokenizer.fingerprint}
+    save_checkpoint(folder, "ar", facts, {}, parents)
+    return folder
+
+
+@pytest.fixture
+def cased() -> TextTokenizer:
+    """Of other texts, size and case than a store would choose by itself."""
+    return TextTokenizer.train([*TEXTS, "five two Mister other words"], vocab_size=90, lowercase=False)
+
+
+@pytest.mark.parametrize("like", ["run", "checkpoint", "store"])
+def test_a_store_like_a_model_has_its_text_tokens_whatever_the_settings(like: str, codec_file: Path, corpus: Path,
+                                                                        tmp_path: Path, cased: TextTokenizer) -> None:
+    if like == "store":
+        cased.save(tmp_path / "tokenizer.json")
+        tokenize_corpus.run(settings(codec_file, corpus, tmp_path / like, text_vocab_size=90,
+                                     text_tokenizer=str(tmp_path / "tokenizer.json")))
+    else:
+        make_ar(tmp_path / like / ("checkpoints/step-00000001" if like == "run" else "."), codec_file, cased)
+    config = settings(codec_file, corpus, tmp_path / "new", like=str(tmp_path / like))
+    assert tokenize_corpus.plan(config)["text_tokenizer"] == f"reused: {tmp_path / like}"
+    tokenize_corpus.run(config)
+    store = open_store(tmp_path / "new")
+    assert store.text_tokenizer_fingerprint == cased.fingerprint
+    assert store[0].text_tokens.tolist() == cased.encode("The cat sat on the mat.") != cased.encode("the cat")
+
+
+def test_a_model_folder_also_gives_the_codec(codec_file: Path, corpus: Path, tmp_path: Path,
+                                             cased: TextTokenizer) -> None:
+    model, codec = tmp_path / "model", load_codec(codec_file)
+    make_ar(model / "ar", codec_file, cased)
+    save_checkpoint(model / "codec", "codec", codec.export_config(), exported_tensors(codec), {})
+    (model / "model.json").write_text("{}", encoding="utf-8")
+    tokenize_corpus.run(settings(codec_file, corpus, tmp_path / "store", codec="", like=str(model)))
+    store = open_store(tmp_path / "store")
+    assert store.codec_fingerprint == codec_fingerprint(codec)
+    assert store.text_tokenizer_fingerprint == cased.fingerprint
+    with pytest.raises(UsageError, match=r"expected a codec after --codec, got none: `.*ar` holds none"):
+        tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "x", codec="", like=str(model / "ar")))
+
+
+def test_a_store_like_a_model_of_another_codec_is_refused_but_may_share_its_text_tokenizer(
+        codec_file: Path, corpus: Path, tmp_path: Path, cased: TextTokenizer) -> None:
+    codec = load_codec(codec_file)
+    with torch.no_grad():
+        codec.mrvq.blocks[0].pre.codebooks[0].codebook.add_(0.1)
+    export_codec(codec, tmp_path / "other.pt")
+    model = make_ar(tmp_path / "ar", tmp_path / "other.pt", cased)
+    with pytest.raises(UsageError, match=r"tokens of codec `[0-9a-f]{12}`, but `.*mreq.pt` is codec") as error:
+        tokenize_corpus.run(settings(codec_file, corpus, tmp_path / "store", like=str(model)))
+    assert f"--text-tokenizer {model}" in error.value.hint and not (tmp_path / "store").exists()
+    shared = settings(codec_file, corpus, tmp_path / "store", text_tokenizer=str(model), text_vocab_size=90)
+    tokenize_corpus.run(shared)
+    assert open_store(tmp_path / "store").text_tokenizer_fingerprint == cased.fingerprint
+
+
+def test_what_cannot_be_liked_is_refused(codec_file: Path, corpus: Path, tmp_path: Path, cased: TextTokenizer) -> None:
+    codec = load_codec(codec_file)
+    save_checkpoint(tmp_path / "codec", "codec", codec.export_config(), exported_tensors(codec), {})
+    for like, says in (("codec", "which halle train-codec or halle mreq made"), ("none", "which does not exist")):
+        with pytest.raises(UsageError, match=says):
+            tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "store", like=str(tmp_path / like)))
+    model = str(make_ar(tmp_path / "ar", codec_file, cased))
+    with pytest.raises(UsageError, match="one of --like and --text-tokenizer, got both"):
+        tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "store", like=model, text_tokenizer=model))
+
+
+def test_speech_that_is_not_as_loud_as_the_model_s_is_warned_about(
+        codec_file: Path, corpus: Path, tmp_path: Path, cased: TextTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    louder = make_ar(tmp_path / "louder", codec_file, cased)
+    unknown = make_ar(tmp_path / "unknown", codec_file, cased, loudness_db=None)
+    tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "store", like=str(unknown)))
+    assert "RMS" not in caplog.text
+    tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "store", like=str(louder)))
+    assert "speech at -20 dB RMS, this is left as it was (halle curate -O loudness_db=-20" in caplog.text
+
+
 def test_the_plan_counts_work_and_writes_nothing(codec_file: Path, corpus: Path, tmp_path: Path) -> None:
     config = settings(codec_file, corpus, tmp_path / "store")
     plan = tokenize_corpus.plan(config)
@@ -256,7 +338,7 @@ def test_the_plan_counts_work_and_writes_nothing(codec_file: Path, corpus: Path,
 
 
 def test_wrong_inputs_are_named(codec_file: Path, corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected a path after --codec"):
+    with pytest.raises(UsageError, match="expected a codec after --codec, got none"):
         tokenize_corpus.plan(settings(codec_file, corpus, tmp_path / "store", codec=""))
     with pytest.raises(UsageError, match="expected a manifest folder"):
         tokenize_corpus.plan(settings(codec_file, tmp_path / "none", tmp_path / "store"))

@@ -11,7 +11,9 @@ from stages import train_ar
 from stages.config.models import ARConfig, TransformerConfig
 from stages.config.stage_configs import LMTrainingConfig, TrainARConfig
 from stages.data.tokens import open_tokens
-from stages.errors import UsageError
+from stages.errors import DivergedError, MissingModelError, UsageError
+from stages.lm import training_speed
+from stages.lm.ar import ARModel
 from stages.training.loop import Run
 
 TINY = ARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64, dropout=0.1))
@@ -19,7 +21,7 @@ TINY = ARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2,
 
 def make_config(tokens, out, steps=4, **changes):
     training = {"steps": steps, "learning_rate": 3e-3, "batch_tokens": 400, "validate_every": 1000, "save_every": 5,
-                "log_every": 1, "schedule_steps": 10}  # fmt: skip
+                "log_every": 1, "schedule_steps": 10, "transcriber": None}  # fmt: skip
     training.update(changes.pop("training", {}))
     return TrainARConfig(
         tokens=str(tokens), out=str(out), device="cpu", model=TINY, training=LMTrainingConfig(**training), **changes
@@ -102,3 +104,80 @@ def test_the_plan_checks_the_inputs_and_writes_nothing(halle_tokens, tmp_path):
         train_ar.plan(make_config(tmp_path / "nothing", tmp_path / "ar"))
     with pytest.raises(UsageError, match="expected a run or checkpoint folder"):
         train_ar.plan(make_config(halle_tokens[0], tmp_path / "ar", init=str(tmp_path / "nothing")))
+
+
+def speaking(tokens, out, **changes):
+    training = {"validation_utterances": 2, **changes.pop("training", {})}
+    return make_config(tokens[0], out, steps=2, codec=str(tokens[1]), training=training, **changes)
+
+
+def test_validations_speak_and_say_through_what_without_disturbing_the_training(halle_tokens, tmp_path):
+    silent = train_ar.run(make_config(halle_tokens[0], tmp_path / "silent", steps=2, training={"validate_every": 1}))
+    config = speaking(halle_tokens, tmp_path / "ar", training={"validate_every": 1, "samples_every": 2})
+    spoken = train_ar.run(config)
+    first, second = weights(silent), weights(spoken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    validations = [row for row in logged(tmp_path / "ar") if "validation.loss" in row]
+    measured = {name for name in validations[-1] if name.startswith("validation.sample.")}
+    assert measured == {"validation.sample.ended", "validation.sample.seconds_ratio"}
+    assert not any("sample" in name for name in validations[0]), "only every second step"
+    assert 0 < validations[-1]["validation.sample.seconds_ratio"] <= 2.1
+    sounds = sorted(path.relative_to(tmp_path / "ar" / "samples").as_posix()
+                    for path in (tmp_path / "ar" / "samples").rglob("*.flac"))
+    assert sounds == [f"step-00000002/text-{number}/{name}.flac" for number in (1, 2)
+                      for name in ("spoken, lowest stream alone", "true codes")]  # fmt: skip
+    page = (tmp_path / "ar" / "report.html").read_text(encoding="utf-8")
+    assert "spoken, lowest stream alone, step 2" in page and "sample: ended, validation" in page
+    again = make_config(halle_tokens[0], tmp_path / "ar", steps=3)
+    assert train_ar.run(again)["steps"] == 3, "a run goes on without speaking"
+
+
+def test_a_wrong_codec_is_refused_before_anything_is_written(halle_tokens, valle_tokens, tmp_path):
+    for begin in (train_ar.run, train_ar.plan):
+        with pytest.raises(UsageError, match="holds tokens of codec"):
+            begin(speaking((halle_tokens[0], valle_tokens[1]), tmp_path / "ar"))
+    assert not (tmp_path / "ar").exists()
+    planned = train_ar.plan(speaking(halle_tokens, tmp_path / "ar"))
+    assert planned["speech_at_validations"] == "spoken, lowest stream alone"
+
+
+def test_a_model_that_would_not_speak_as_it_is_trained_is_not_trained(halle_tokens, tmp_path, monkeypatch):
+    right = ARModel._embed_audio
+    monkeypatch.setattr(ARModel, "_embed_audio", lambda self, late, first: right(self, late, 2 * first))
+    with pytest.raises(DivergedError, match="before the first step, in `cached`"):
+        train_ar.run(make_config(halle_tokens[0], tmp_path / "ar"))
+    assert not (tmp_path / "ar" / "checkpoints").exists()
+
+
+def test_the_gate_reads_the_model_that_training_starts_from(halle_tokens, valle_tokens, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="halle")
+    train_ar.run(make_config(valle_tokens[0], tmp_path / "valle", steps=1))
+    train_ar.run(make_config(halle_tokens[0], tmp_path / "halle", steps=1, init=str(tmp_path / "valle")))
+    log = (tmp_path / "halle" / "log.txt").read_text(encoding="utf-8")
+    assert log.index("new: audio_embeddings.1.weight") < log.index("generation computes what training does")
+
+
+def test_a_run_may_go_on_compiled_and_its_checkpoints_keep_their_names(halle_tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_speed, "BACKEND", "eager")  # what dynamo makes of a block, without a C compiler
+    whole = train_ar.run(make_config(halle_tokens[0], tmp_path / "whole", steps=4))
+    for steps, compiled in ((1, False), (3, True), (4, False)):
+        config = make_config(halle_tokens[0], tmp_path / "parts", steps=steps, training={"compile": compiled})
+        parts = train_ar.run(config)
+    first, second = weights(whole), weights(parts)
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+def test_checkpointed_steps_are_the_same_and_a_run_may_change_to_them(halle_tokens, tmp_path):
+    whole = train_ar.run(make_config(halle_tokens[0], tmp_path / "whole", steps=6))
+    train_ar.run(make_config(halle_tokens[0], tmp_path / "parts", steps=3))
+    config = make_config(halle_tokens[0], tmp_path / "parts", steps=6, training={"checkpoint_activations": True})
+    first, second = weights(whole), weights(train_ar.run(config))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_recogniser_that_there_is_not_is_refused_before_training(halle_tokens, tmp_path):
+    config = speaking(halle_tokens, tmp_path / "ar", training={"transcriber": "nobody"})
+    for begin in (train_ar.plan, train_ar.run):
+        with pytest.raises(MissingModelError, match="`nobody`"):
+            begin(config)

@@ -9,11 +9,16 @@ from tiny_tokens import tiny_codec
 from two_processes import check_two_processes
 
 from stages import train_nar
+from stages.codec import hierarchy
 from stages.codec.registry import export_codec, load_codec
 from stages.config.models import NARConfig, TransformerConfig
+from stages.config.resolve import resolve
 from stages.config.stage_configs import LMTrainingConfig, TrainNARConfig
+from stages.data.token_codec import level_inputs
 from stages.data.tokens import open_tokens
-from stages.errors import UsageError
+from stages.errors import DivergedError, MissingModelError, UsageError
+from stages.speech.transcriber import Transcript
+from stages.synthesis import training_samples
 from stages.training.loop import Run
 
 TINY = NARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64, dropout=0.1))
@@ -21,7 +26,7 @@ TINY = NARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2
 
 def make_config(tokens, out, steps=4, **changes):
     training = {"steps": steps, "learning_rate": 3e-3, "batch_tokens": 400, "validate_every": 1000, "save_every": 5,
-                "log_every": 1, "schedule_steps": 10}  # fmt: skip
+                "log_every": 1, "schedule_steps": 10, "transcriber": None}  # fmt: skip
     training.update(changes.pop("training", {}))
     store, codec = tokens
     fields = {"codec": str(codec), "window_seconds": 0.5, "prompt_seconds": 0.2, **changes}
@@ -85,7 +90,7 @@ def test_tokens_of_another_codec_are_refused_with_both_fingerprints(halle_tokens
 def test_features_and_targets_are_those_of_each_utterances_own_level(halle_tokens, tmp_path):
     task = make_task(halle_tokens, make_config(halle_tokens, tmp_path))
     batch = task._make(task.data.train[:5], 3)
-    inputs = task._inputs(batch)
+    inputs = level_inputs(batch, task.codec.hierarchy)
     hierarchy = task.codec.hierarchy
     assert len(set(batch.levels)) == 2
     for row, level in enumerate(batch.levels):
@@ -112,7 +117,7 @@ def test_input_statistics_standardise_the_features(halle_tokens, tmp_path):
     task = make_task(halle_tokens, config)
     task.prepare(Run(config))
     batch = task._make(task.data.train, "statistics")
-    feature = task._inputs(batch)["feature"]
+    feature = level_inputs(batch, task.codec.hierarchy)["feature"]
     scaled = (feature.transpose(1, 2) - task.model.input_mean) / task.model.input_std
     rows = torch.cat([scaled[i, : batch.lengths[i]] for i in range(len(scaled))])
     assert rows.mean(0).abs().max() < 0.1 and (rows.std(0) - 1).abs().max() < 0.1
@@ -164,3 +169,47 @@ def test_the_plan_checks_the_inputs_and_writes_nothing(halle_tokens, tmp_path):
     assert not (tmp_path / "nar").exists()
     with pytest.raises(UsageError, match="expected the codec"):
         train_nar.plan(make_config((halle_tokens[0], ""), tmp_path / "nar"))
+
+
+@pytest.mark.parametrize("system", ["halle", "valle"])
+def test_validations_refine_the_true_lowest_stream_and_a_recogniser_hears_it(
+    system, halle_tokens, valle_tokens, tmp_path, monkeypatch
+):
+    class Nobody:
+        def transcribe(self, waveform, sample_rate):
+            return Transcript("")
+
+    monkeypatch.setattr(training_samples, "load_transcriber", lambda name: Nobody())
+    tokens = {"halle": halle_tokens, "valle": valle_tokens}[system]
+    train_nar.run(make_config(tokens, tmp_path / "nar", steps=1, training={"transcriber": "nobody"}))
+    row = logged(tmp_path / "nar")[-1]
+    assert {name: value for name, value in row.items() if "sample" in name} == {
+        "validation.sample.wer": 100, "validation.sample.wer_of_codec": 100, "validation.sample.seconds_ratio": 1}
+    page = (tmp_path / "nar" / "report.html").read_text(encoding="utf-8")
+    assert "refined from the true lowest stream, step 1; heard: (nothing)" in page
+    assert "true codes, step 1; text: speaker number" in page
+
+
+def test_tokens_that_the_codec_would_not_refine_to_stop_the_run(halle_tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(hierarchy.MultiResolutionHierarchy, "_expand",
+                        lambda self, block, streams, fixed: {**streams, f"post{block}": streams["quant1"][:, :1]
+                                                             .repeat_interleave(2, dim=-1)})
+    with pytest.raises(DivergedError, match="before the first step, in `refinement`"):
+        train_nar.run(make_config(halle_tokens, tmp_path / "nar"))
+    assert not (tmp_path / "nar" / "checkpoints").exists()
+
+
+def test_a_run_at_the_size_of_the_ar_is_a_matter_of_settings(halle_tokens, tmp_path):
+    sizes = {f"model.transformer.{name}": value for name, value in TransformerConfig().model_dump().items()}
+    config = resolve("train-nar", "paper", options={**sizes, "tokens": str(halle_tokens[0]), "device": "cpu",
+                                                    "codec": str(halle_tokens[1]), "out": str(tmp_path / "nar")})
+    planned = train_nar.plan(config)
+    assert planned["model"]["transformer"] == TransformerConfig().model_dump()
+    assert 0.9e9 < planned["parameters"] < 1.2e9, "708 million, and cross-attention a third of it"
+
+
+def test_a_recogniser_that_there_is_not_is_refused_before_training(halle_tokens, tmp_path):
+    config = make_config(halle_tokens, tmp_path / "nar", training={"transcriber": "nobody"})
+    for begin in (train_nar.plan, train_nar.run):
+        with pytest.raises(MissingModelError, match="`nobody`"):
+            begin(config)

@@ -24,7 +24,7 @@ TINY = {
                  "training.batch_tokens=400", "training.steps=2", "training.validation_items=1"),
     "train-nar": ("model.transformer.dim=16", "model.transformer.num_layers=1", "model.transformer.ffn_dim=32",
                   "window_seconds=2", "prompt_seconds=1", "training.batch_tokens=1200", "training.steps=2",
-                  "training.validation_items=1"),
+                  "training.validation_items=1", "training.validation_utterances=1", "training.transcriber=null"),
 }
 
 

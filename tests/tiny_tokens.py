@@ -37,6 +37,16 @@ def tiny_codec(system: str, seed: int = 0) -> Codec:
     return codec.eval()
 
 
+def random_codes(codec: Codec, units: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return codes of every stream [frames, codebooks] that belong together: what is refined follows from the rest."""
+    hierarchy, samples = codec.hierarchy, units * codec.alignment
+    lowest = random.integers(0, 16, (1, hierarchy.lowest.num_codebooks, samples // hierarchy.lowest.hop_length))
+    state = hierarchy.start(torch.from_numpy(lowest))
+    while state.level <= hierarchy.num_levels:
+        state = hierarchy.accept(state, torch.from_numpy(random.integers(0, 16, (1, samples // codec.hop_length))))
+    return {spec.name: state.streams[spec.name][0].T.numpy() for spec in codec.streams}
+
+
 def tiny_tokens(folder: Path, system: str, num_utterances: int = 12) -> tuple[Path, Path]:
     """Write `codec.pt` and a store of random codes; return both paths. Every fourth utterance is for validation."""
     codec = tiny_codec(system)
@@ -48,10 +58,7 @@ def tiny_tokens(folder: Path, system: str, num_utterances: int = 12) -> tuple[Pa
     for index in range(num_utterances):
         units = int(random.integers(8, 40))
         text = TEXTS[index % len(TEXTS)]
-        codes = {
-            spec.name: random.integers(0, 16, (units * codec.alignment // spec.hop_length, spec.num_codebooks))
-            for spec in codec.streams
-        }
+        codes = random_codes(codec, units, random)
         samples = units * codec.alignment
         utterances.append(
             TokenUtterance(

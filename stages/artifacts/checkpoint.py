@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,16 +118,25 @@ def _write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_checkpoint(path: str | Path, kind: str | None = None) -> Checkpoint:
-    """Load what `resolve_checkpoint` finds at `path`, verifying every file; refuse another kind than asked for."""
-    folder = resolve_checkpoint(path)
+    """Load what `describe_checkpoint` finds at `path`, verifying every file; refuse another kind than asked for."""
+    folder, config = describe_checkpoint(path, kind)
+    verify_checksums(folder)
+    return Checkpoint(folder, config["kind"], config["architecture"], read_tensors(folder / MODEL_FILE),
+                      config["parents"], config["fingerprint"])
+
+
+def describe_checkpoint(path: str | Path, kind: str | None = None) -> tuple[Path, dict]:
+    """Return the folder that `resolve_checkpoint` finds and its `config.json`, without its tensors.
+
+    Asked for a kind, a model folder gives its part of that kind, and another kind is refused.
+    """
+    folder = resolve_checkpoint(path if kind is None else part_of_model(path, kind))
     config = read_json(folder / CONFIG_FILE)
     if kind is not None and config.get("kind") != kind:
         made_by = STAGE_OF_KIND.get(config.get("kind"), "another program")
         raise UsageError(f"expected a checkpoint of {STAGE_OF_KIND[kind]}, got `{path}`, which {made_by} made",
                          "give the run folder of that stage")
-    verify_checksums(folder)
-    return Checkpoint(folder, config["kind"], config["architecture"], read_tensors(folder / MODEL_FILE),
-                      config["parents"], config["fingerprint"])
+    return folder, config
 
 
 def load_trainer_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
@@ -140,6 +150,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise StorageError(f"`{path}` is damaged or not a safetensors file: {error}") from error
+
+
+def stream_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and tensors of a file one by one: of what the caller lets go, nothing stays in memory.
+
+    Every tensor has a map of the file of its own, for what was read through one stays as long as it is open.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        names = list(file.keys())
+    for name in names:
+        with safetensors.safe_open(path, "pt") as file:
+            yield name, file.get_tensor(name)
 
 
 def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:
@@ -156,6 +178,11 @@ def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def part_of_model(path: str | Path, kind: str) -> Path:
+    """Return the part of a model folder that is of a kind; any other path stands for itself."""
+    return Path(path) / kind if (Path(path) / "model.json").is_file() else Path(path)
 
 
 def resolve_checkpoint(path: str | Path) -> Path:

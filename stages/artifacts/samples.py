@@ -15,13 +15,14 @@ SAMPLES = "samples"
 class Sample:
     """One sound: float32 `waveform` [samples] at `sample_rate` Hz. What has the same `group` is heard side by side.
 
-    `group` and `name` become the names of a folder and a file.
+    `group` and `name` become the names of a folder and a file. `caption` says more, such as the words.
     """
 
     group: str
     name: str
     waveform: np.ndarray
     sample_rate: int
+    caption: str = ""
 
 
 def samples_folder(run_dir: Path, step: int) -> Path:

@@ -10,7 +10,6 @@ import io
 import os
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,10 +18,13 @@ import soundfile
 import soxr
 
 from stages.artifacts import storage
-from stages.errors import HalleError, UsageError
+from stages.audio import containers
+from stages.audio.base import AudioError, AudioInfo, check_format
+from stages.errors import UsageError
 
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000  # Hz; outside these a header is damaged
-MAX_CHANNELS = 8  # 7.1; more is not speech
+__all__ = ["AUDIO_SUFFIXES", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix", "encode_audio",
+           "read_audio", "write_audio"]
+
 MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
 _READ_FRAMES = 1 << 18  # a block of all channels in memory at a time
 _STREAMING_SIZE = 0xFFFFFF00  # sizes from here on mean "not known when the header was written"
@@ -33,38 +35,15 @@ _ENCODINGS = {
     ".ogg": ("OGG", "VORBIS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".sph")
-
-
-class AudioError(HalleError):
-    """An audio file that cannot be used. `reason` is a code such as `TRUNCATED`, the same in every report."""
-
-    exit_code = 2
-
-    def __init__(self, path: Path | str, reason: str, detail: str, hint: str | None = None):
-        hint = hint or "give another recording, one that is whole and heard"
-        super().__init__(f"`{path}`: {detail} ({reason})", hint)
-        self.path = Path(path)
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file's header says. `num_samples` is per channel at `sample_rate` Hz, `duration` in seconds."""
-
-    sample_rate: int
-    num_samples: int
-    duration: float
-    channels: int
-    subtype: str
-    format: str
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".sph", ".m4a", ".mp4", ".webm")
 
 
 def audio_info(path: Path | str) -> AudioInfo:
     """Describe an audio file without decoding it; raise `AudioError` if its header or size is wrong."""
     path = Path(path)
     size = _file_size(path)
+    if containers.is_container(path):
+        return containers.describe(path)
     with _open_sound(path, size) as sound:
         return _describe(sound)
 
@@ -76,13 +55,19 @@ def read_audio(
 
     `start` and `duration` are seconds in the file; without them the whole file is read. Raises `AudioError`
     when the file is not complete, finite, plausible audio. Silence is not an error here: see `check_sound`.
+    The first audio stream of an MP4 or WebM file (m4a, mp4, webm) is read too, where PyAV is installed.
     """
     path = Path(path)
     size = _file_size(path)
-    with _open_sound(path, size) as sound:
-        info = _describe(sound)
+    if containers.is_container(path):
+        info, decoded = containers.decode(path)
         first, count = _span(path, info, start, duration)
-        waveform = _decode(path, sound, info, first, count)
+        waveform = decoded[first : first + count]
+    else:
+        with _open_sound(path, size) as sound:
+            info = _describe(sound)
+            first, count = _span(path, info, start, duration)
+            waveform = _decode(path, sound, info, first, count)
     if _file_size(path) != size:
         raise AudioError(path, "CHANGED", "the file changed while it was read")
     _check_values(path, waveform)
@@ -224,7 +209,7 @@ def _check_wav(
         fields = file.read(8)
         if len(fields) == 8:
             _, channels, sample_rate = struct.unpack("<HHI", fields)
-            _check_format(path, sample_rate, channels)
+            check_format(path, sample_rate, channels)
     (riff_size,) = struct.unpack("<I", head[4:8].ljust(4, b"\0"))
     offset, length = chunks.get(b"data", (size, 0))
     unknown = riff_size >= _STREAMING_SIZE or riff_size + 8 <= offset
@@ -263,16 +248,8 @@ def _truncated(path: Path, expected: int, actual: int) -> AudioError:
     return AudioError(path, "TRUNCATED", f"expected {expected} bytes by its header, got {actual}")
 
 
-def _check_format(path: Path, sample_rate: int, channels: int) -> None:
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        expected = f"expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
-        raise AudioError(path, "BAD_RATE", f"{expected}, got `{sample_rate}`")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(path, "BAD_CHANNELS", f"expected 1 to {MAX_CHANNELS} channels, got `{channels}`")
-
-
 def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
-    _check_format(path, sound.samplerate, sound.channels)
+    check_format(path, sound.samplerate, sound.channels)
     if not sound.subtype.startswith(_CODECS):
         # Block codecs such as ADPCM have a history of crashing decoders; no speech corpus needs them.
         raise AudioError(path, "CODEC_REFUSED", f"the encoding `{sound.subtype}` is not accepted")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stages.errors import UsageError
 
 Role = Literal["transmitted", "target", "input"]
+BlockCodes = Literal["both", "pre", "post"]  # what the NAR model reads and predicts of a block: see NARConfig
 Streams = dict[str, Tensor]  # name -> codes [batch, codebooks, frames]
 
 
@@ -100,6 +101,12 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def alignment(self) -> int:
         """Samples after which every stream's frames line up; `encode` zero-pads up to a multiple of it."""
+
+    def refine_by(self, block_codes: BlockCodes) -> None:
+        """Choose what `hierarchy` reads and predicts of a block from now on; only codecs of several blocks have it."""
+        if block_codes != "both":
+            raise UsageError(f"expected block_codes `both` for a codec without blocks, got `{block_codes}`",
+                             "PreQ and PostQ are parts of a `halle mreq` codec")
 
     @abstractmethod
     def encode(self, waveform: Tensor) -> Streams:

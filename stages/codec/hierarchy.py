@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stages.codec.base import RefinementState, Streams, StreamSpec
+from stages.codec.base import BlockCodes, RefinementState, Streams, StreamSpec
 from stages.codec.quantizer import ResidualQuantizer
 
 if TYPE_CHECKING:
@@ -74,23 +74,44 @@ class MultiResolutionHierarchy:
     """HALL-E: the AR model gives `quant1`; levels are the PreQ codebooks of blocks 2..K (section 5).
 
     At the end of each block k < K its transmitted codes are Quant(E(a~)) and its contribution to the feature is
-    PostQ(D(b~)), both over the whole sequence.
+    PostQ(D(b~)), both over the whole sequence. The ablations of Table 10 do with fewer of the codec's modules:
+
+    `block_codes`    predicted    a finished block 2 <= k < K adds    and gives
+    both             PreQ         PostQ                               quant = Quant(E(a~)), post = PostQ(D(b~))
+    pre              PreQ         PreQ                                quant = Quant(E(a~))
+    post             PostQ        PostQ                               no quant: `MRVQ.decode` goes by post
+
+    Block 1 always adds its PostQ: its PreQ is not known when the AR model has written `quant1`.
     """
 
-    def __init__(self, mrvq: MRVQ, lowest: StreamSpec, frame_rate: float):
+    def __init__(self, mrvq: MRVQ, lowest: StreamSpec, frame_rate: float, block_codes: BlockCodes = "both"):
         self._mrvq = mrvq
+        self._codes = block_codes
         blocks = mrvq.config.blocks
-        self.num_levels = mrvq.config.num_levels
         self.latent_dim = mrvq.dim
         self.codebook_size = mrvq.codebook_size
         self.frame_rate = frame_rate
         self.lowest = lowest
-        # (block, codebook of its PreQ) of each level; blocks count from 1 as in the paper
-        self._levels = [(k, index) for k, block in enumerate(blocks[1:], start=2) for index in range(block.pre)]
+        self._last = len(blocks)
+        self._predicted = "post" if block_codes == "post" else "pre"
+        # (block, codebook) of each level; blocks count from 1 as in the paper
+        self._levels = [(k, index) for k in range(2, self._last + 1) for index in range(self._num_predicted(k))]
+        self.num_levels = len(self._levels)
+
+    def _num_predicted(self, block: int) -> int:
+        return self._quantizer(self._target(block), block).num_codebooks
 
     def _target(self, block: int) -> str:
-        """The stream that holds the PreQ codes of `block`: the last block's are what it transmits."""
-        return f"quant{block}" if block == self._mrvq.config.num_blocks else f"pre{block}"
+        """The stream that holds what is predicted of `block`: the last block's PreQ is what it transmits."""
+        return f"quant{block}" if block == self._last else f"{self._predicted}{block}"
+
+    def _finished(self, block: int) -> str:
+        """The stream whose embeddings a block before the last adds to the feature."""
+        return f"pre{block}" if self._codes == "pre" and block > 1 else f"post{block}"
+
+    def _quantizer(self, stream: str, block: int) -> ResidualQuantizer:
+        own = self._mrvq.blocks[block - 1]
+        return own.post if stream.startswith("post") else own.pre
 
     def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
         fixed = prompt or {}
@@ -102,23 +123,27 @@ class MultiResolutionHierarchy:
         name = self._target(block)
         streams = append_codes(state.streams, name, codes)
         streams[name] = keep_fixed(streams[name], state.fixed.get(name))
-        block_done = codebook + 1 == self._mrvq.config.blocks[block - 1].pre
-        if block_done and block < self._mrvq.config.num_blocks:
-            streams = self._requantize(block, streams, state.fixed)
-            streams = self._expand(block, streams, state.fixed)
+        if codebook + 1 == self._num_predicted(block) and block < self._last:
+            if self._codes != "post":
+                streams = self._requantize(block, streams, state.fixed)
+            if self._codes == "both":
+                streams = self._expand(block, streams, state.fixed)
         level = state.level + 1
         return RefinementState(level, self.teacher_feature(streams, level), streams, state.fixed)
 
     @torch.no_grad()
     def teacher_feature(self, streams: Streams, level: int) -> Tensor:
         complete = level > self.num_levels
-        block, codebooks = (self._mrvq.config.num_blocks, None) if complete else self._levels[level - 1]
-        feature = self._mrvq.blocks[0].post.embed(streams["post1"])
+        block, codebooks = (self._last, None) if complete else self._levels[level - 1]
+        feature = self._embed(self._finished(1), 1, streams)
         for k in range(2, block):
-            feature = feature + self._mrvq.blocks[k - 1].post.embed(streams[f"post{k}"])
+            feature = feature + self._embed(self._finished(k), k, streams)
         if codebooks == 0:
             return feature
-        return feature + self._mrvq.blocks[block - 1].pre.embed(streams[self._target(block)][:, :codebooks])
+        return feature + self._embed(self._target(block), block, streams, codebooks)
+
+    def _embed(self, stream: str, block: int, streams: Streams, codebooks: int | None = None) -> Tensor:
+        return self._quantizer(stream, block).embed(streams[stream][:, :codebooks])
 
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         block, codebook = self._levels[level - 1]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stages.codec.base import Codec, Streams, StreamSpec, Teacher, check_waveform, pad_to_multiple
+from stages.codec.base import BlockCodes, Codec, Streams, StreamSpec, Teacher, check_waveform, pad_to_multiple
 from stages.codec.hierarchy import MultiResolutionHierarchy
 from stages.codec.quantizer import Ranks, ResidualQuantizer, exact
 from stages.codec.resampling import SubDecoder, SubEncoder
@@ -171,11 +171,14 @@ class MRVQ(nn.Module):
 
     @torch.no_grad()
     def decode(self, transmitted: Streams) -> Tensor:
-        """Return h [batch, dim, frames] of equation 10 from `quant1` .. `quantK`."""
+        """Return h [batch, dim, frames] of equation 10 from `quant1` .. `quantK`; without a `quantk`, from `postk`."""
         total: Tensor | None = None
         for k, block in enumerate(self.blocks, start=1):
-            codes = transmitted[f"quant{k}"]
-            part = block.pre.embed(codes) if block.is_last else block.post.embed(block.post_codes(codes))
+            codes = transmitted.get(f"quant{k}")
+            if block.is_last:
+                part = block.pre.embed(codes)
+            else:
+                part = block.post.embed(transmitted[f"post{k}"] if codes is None else block.post_codes(codes))
             total = part if total is None else total + part
         return total
 
@@ -271,6 +274,7 @@ class MultiResolutionCodec(Codec):
         self.mrvq = MRVQ(self.latent_dim, config.mrvq, config.quantizer)
         size = config.quantizer.codebook_size
         self.streams = tuple(stream_specs(config.mrvq, size, self.latent_rate, self.hop_length))
+        self._block_codes: BlockCodes = "both"
 
     @classmethod
     def from_teacher(
@@ -301,7 +305,10 @@ class MultiResolutionCodec(Codec):
 
     @property
     def hierarchy(self) -> MultiResolutionHierarchy:
-        return MultiResolutionHierarchy(self.mrvq, self.stream("quant1"), self.latent_rate)
+        return MultiResolutionHierarchy(self.mrvq, self.stream("quant1"), self.latent_rate, self._block_codes)
+
+    def refine_by(self, block_codes: BlockCodes) -> None:
+        self._block_codes = block_codes
 
     def encode_latents(self, waveform: Tensor) -> Tensor:
         return self.autoencoder.encode_latents(waveform)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
+from stages.config.verification import VerificationConfig
 
 
 def running(default: Any = ..., **constraints: Any) -> Any:
@@ -233,9 +234,12 @@ class MReQConfig(RunConfig):
 class TokenizeConfig(RunConfig):
     """A manifest and a codec to a token store."""
 
-    codec: str = running("")
+    codec: str = running("", description="by default that of the model folder after `like`")
     data: str = running("")
-    text_tokenizer: str | None = running(None, description="reuse this tokenizer instead of learning one")
+    like: str | None = running(
+        None, description="a model folder, an AR or NAR run, or a store, for which the tokens shall be")
+    text_tokenizer: str | None = running(
+        None, description="reuse the tokenizer of this file, store, run or model instead of learning one")
     text_vocab_size: int = Field(258, ge=8)  # Table 13
     lowercase: bool = True  # inferred
     unknown_characters: Literal["skip", "drop", "fail"] = "skip"
@@ -250,14 +254,24 @@ class LMTrainingConfig(TrainingConfig):
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.1, ge=0)
     batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes")
+    checkpoint_activations: bool = running(
+        False, description="compute activations again in the backward pass: a fraction of the memory, more time")
+    compile: bool = running(False, description="compile the transformer's blocks with torch.compile")
+    validation_utterances: int = running(3, ge=0, description="validation texts that are spoken, given a codec")
+    samples_every: int | None = running(
+        None, ge=0, description="steps from one speaking to the next, at validations; by default at all, 0 for never")
+    transcriber: str | None = running("pocketsphinx", description="recogniser of what is spoken; null for none")
 
 
 class TrainARConfig(RunConfig):
     """A token store to the AR language model."""
 
-    tokens: str = running("")
+    tokens: str | tuple[str, ...] = running("", description="a store, or several, each with a weight: STORE:0.5")
+    codec: str | None = running(None, description="that made the tokens: to speak at validations")
+    nar: str | None = running(None, description="to speak with; without one the lowest stream alone is decoded")
     system: Literal["halle", "valle"] | None = None
-    init: str | None = None
+    init: str | None = Field(None, description="run or model folder to start from")
+    keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: ARConfig = ARConfig()
     training: LMTrainingConfig = LMTrainingConfig()
 
@@ -265,10 +279,11 @@ class TrainARConfig(RunConfig):
 class TrainNARConfig(RunConfig):
     """A token store and its codec to the NAR language model."""
 
-    tokens: str = running("")
+    tokens: str | tuple[str, ...] = running("", description="a store, or several, each with a weight: STORE:0.5")
     codec: str = running("")
     system: Literal["halle", "valle"] | None = None
-    init: str | None = None
+    init: str | None = Field(None, description="run or model folder to start from")
+    keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: NARConfig = NARConfig()
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
@@ -283,6 +298,8 @@ class SamplingConfig(Settings):
     top_k: int = Field(250, ge=0, description="0 keeps all")
     top_p: float = Field(1.0, gt=0, le=1)
     nar_temperature: float = Field(0.0, ge=0)
+    repetition_window: int = Field(0, ge=0, description="last frames in which a code may not be too frequent; 0: off")
+    repetition_ratio: float = Field(0.1, ge=0, le=1, description="share of the window above which a code is redrawn")
 
 
 class SpeechConfig(RunConfig):
@@ -292,10 +309,20 @@ class SpeechConfig(RunConfig):
     codec: str | None = running(None)
     ar: str | None = running(None)
     nar: str | None = running(None)
+    precision: Literal["fp32", "bf16", "int8"] = Field("fp32", description="of both language models; int8 on a CPU")
+    cuda_graphs: bool = running(False, description="on a GPU: steps of the AR as CUDA graphs")
     sampling: SamplingConfig = SamplingConfig()
-    max_seconds: float | None = Field(None, gt=0, description="longest speech; by default what the AR was trained on")
+    max_seconds: float | None = Field(
+        None, gt=0, description="longest speech; by default, for each pass, what the AR was trained on")
+    single_pass: bool = Field(False, description="never split a text, however long")
+    carry_seconds: float = Field(3.0, gt=0, description="of what was said last, the next pass's prompt; up to twice it")
+    pause_seconds: float = Field(0.7, ge=0, description="silence for each blank line of a script")
     window_seconds: float | None = Field(None, gt=0, description="by default the NAR's own")
-    slide_seconds: float = Field(5.0, gt=0)  # appendix A.2
+    slide_seconds: float | None = Field(
+        None, gt=0, description="the NAR's windows move by this; appendix A.2 says 5; by default as few as overlap")
+    # ours, by reasoning: frames are read with 2.5 s on both sides at least, where there are so many, and 90 s take 4
+    # windows of 28 s instead of 14. What it costs in WER waits for a trained model
+    overlap_seconds: float = Field(5.0, ge=0, description="least overlap of windows that do not slide")
     window_mode: Literal["center", "paper"] = "center"
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1; the least and, for eval, the exact length
     transcriber: str = "pocketsphinx"
@@ -304,12 +331,22 @@ class SpeechConfig(RunConfig):
 class SynthConfig(SpeechConfig):
     """Text and a reference recording to speech."""
 
-    text: str | None = None
+    # paths may change: every text and prompt is recognised by its content
+    text: str | None = running(None, description="a text file, or many: a folder of .txt, or .jsonl rows of id, text")
     say: str | None = None
-    prompt: str = ""
-    prompt_text: str | None = None
+    prompt: str = running("")
+    prompt_text: str | None = running(None)
     max_prompt_seconds: float = Field(30.0, gt=0)
-    allow_unfinished: bool = False
+    trim_prompt: bool = Field(True, description="cut silence off the prompt's ends")
+    explain_text: bool = running(False, description="only say how the text is read")
+    reading_passage: bool = running(False, description="only give a text to record as a prompt")
+    allow_unfinished: bool = running(False)
+    captions: Literal["none", "srt", "vtt", "both"] = "none"
+    audio_format: Literal["wav", "flac", "ogg", "mp3"] = Field("wav", description="of many texts' audio")
+    batch_size: int = running(8, ge=1, description="texts that the AR speaks at once, of many")
+    verify: bool = Field(False, description="judge what was spoken, and speak again what is wrong")
+    verify_attempts: int = Field(3, ge=0, description="new takes of a pass at most")
+    verification: VerificationConfig = VerificationConfig()
 
 
 class EvalConfig(SpeechConfig):

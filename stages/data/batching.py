@@ -2,12 +2,14 @@
 
 Items are sorted by length once and cut into buckets; every epoch shuffles the items within each bucket and the
 order of all batches. How many batches an epoch has never changes, so batch `number` is found without a replay,
-and is the same for any number of processes: each takes its slice.
+and is the same for any number of processes: each takes its slice. Items of which an epoch holds a share only take
+turns in their bucket: each is heard before any is heard again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,17 +20,20 @@ MIN_BUCKET_BATCHES = 2  # smaller buckets grow beyond the ratio: small batches w
 
 
 class BatchPlan:
-    """Plan over lengths [items, parts] (parts of a sequence that are padded apart, such as text and frames)."""
+    """Plan over lengths [items, parts] (parts of a sequence that are padded apart, such as text and frames).
 
-    def __init__(self, lengths: np.ndarray, batch_tokens: int, seed: int):
+    `shares` [items] say how much of its items an epoch holds: above 0 and at most 1, which is the default. The
+    number that a bucket holds of them is rounded, and at least one.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_tokens: int, seed: int, shares: np.ndarray | None = None):
         if len(lengths) == 0:
             raise ValueError("a batch plan needs at least one item")
         self._seed = seed
-        self._buckets = _cut_buckets(np.asarray(lengths, dtype=np.int64), batch_tokens)
+        lengths = np.asarray(lengths, dtype=np.int64)
+        self._buckets = _cut_buckets(lengths, np.ones(len(lengths)) if shares is None else shares, batch_tokens)
         self._batches = [
-            (bucket, part)
-            for bucket, (items, capacity) in enumerate(self._buckets)
-            for part in range(-(-len(items) // capacity))
+            (bucket, part) for bucket, found in enumerate(self._buckets) for part in range(found.num_batches)
         ]
         self._epoch = -1
         self._parts: list[list[np.ndarray]] = []
@@ -50,24 +55,62 @@ class BatchPlan:
         random = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
         self._order = random.permutation(len(self))
         self._parts = [
-            np.array_split(random.permutation(items), -(-len(items) // capacity)) for items, capacity in self._buckets
+            np.array_split(random.permutation(bucket.held(epoch, self._seed)), bucket.num_batches)
+            for bucket in self._buckets
         ]
         self._epoch = epoch
 
 
-def _cut_buckets(lengths: np.ndarray, batch_tokens: int) -> list[tuple[np.ndarray, int]]:
-    """Return (items, items a batch) of every bucket, shortest first."""
+@dataclass(frozen=True)
+class Bucket:
+    """Items of similar lengths, `capacity` a batch. Of each group an epoch holds `quota` items."""
+
+    groups: tuple[tuple[np.ndarray, int], ...]  # (items of one share, quota)
+    capacity: int
+
+    @property
+    def num_batches(self) -> int:
+        return -(-sum(quota for _, quota in self.groups) // self.capacity)
+
+    def held(self, epoch: int, seed: int) -> np.ndarray:
+        """Return the items of an epoch."""
+        return np.concatenate([in_turn(items, quota, epoch, seed) for items, quota in self.groups])
+
+
+def in_turn(items: np.ndarray, quota: int, epoch: int, seed: int) -> np.ndarray:
+    """Return part `epoch` of an endless row of shuffled passes over the items that is cut into parts of `quota`."""
+    if quota == len(items):
+        return items
+    passes, places = np.divmod(np.arange(epoch * quota, (epoch + 1) * quota), len(items))
+    drawn = np.empty_like(items, shape=quota)
+    for number in np.unique(passes):
+        order = np.random.default_rng(derive_seed(seed, "pass", int(items[0]), int(number))).permutation(items)
+        drawn[passes == number] = order[places[passes == number]]
+    return drawn
+
+
+def _cut_buckets(lengths: np.ndarray, shares: np.ndarray, batch_tokens: int) -> list[Bucket]:
+    """Return the buckets, shortest items first."""
     totals = lengths.sum(axis=1)
+    held = totals * shares
     order = np.argsort(totals, kind="stable")
     groups, first = [], 0
     for stop in range(1, len(order) + 1):
-        full = totals[order[first:stop]].sum() >= MIN_BUCKET_BATCHES * batch_tokens
+        full = held[order[first:stop]].sum() >= MIN_BUCKET_BATCHES * batch_tokens
         if stop == len(order) or (full and totals[order[stop]] > LENGTH_RATIO * totals[order[first]]):
             groups.append(order[first:stop])
             first = stop
-    if len(groups) > 1 and totals[groups[-1]].sum() < batch_tokens:
+    if len(groups) > 1 and held[groups[-1]].sum() < batch_tokens:
         groups[-2:] = [np.concatenate(groups[-2:])]
-    return [(group, max(1, batch_tokens // int(lengths[group].max(axis=0).sum()))) for group in groups]
+    return [
+        Bucket(_by_share(group, shares[group]), max(1, batch_tokens // int(lengths[group].max(axis=0).sum())))
+        for group in groups
+    ]
+
+
+def _by_share(items: np.ndarray, shares: np.ndarray) -> tuple[tuple[np.ndarray, int], ...]:
+    groups = [(share, items[shares == share]) for share in np.unique(shares)]
+    return tuple((group, max(1, round(share * len(group)))) for share, group in groups)
 
 
 def rank_slice(items: np.ndarray, rank: int, world_size: int) -> tuple[np.ndarray, bool]:

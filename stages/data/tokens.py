@@ -1,4 +1,4 @@
-"""From a token store to what the language models train on: padded tensors, clips and prompts.
+"""From token stores to what the language models train on: padded tensors, clips and prompts.
 
 Utterances are tokenised whole and clipped here, on frames where all streams line up, so codes never see a
 crop's edge. Which clip and prompt an utterance gives at a step is a pure function of (seed, step, id).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -18,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.artifacts.checkpoint import Checkpoint
-from stages.artifacts.token_store import StreamInfo, TokenStore, TokenUtterance, open_store
+from stages.artifacts.token_store import StreamInfo, TokenUtterance
+from stages.data.mixture import TokenMixture, open_mixture
 from stages.errors import UsageError
 from stages.randomness import derive_seed
 from stages.text.tokenizer import TextTokenizer
@@ -32,59 +33,52 @@ LOWEST_STREAM = {"halle": "quant1", "valle": "rvq"}
 
 @dataclass(frozen=True)
 class TokenData:
-    """A store as one system reads it: the AR's stream and which utterances are for what."""
+    """Token stores as one system reads them: the AR's stream and which utterances are for what."""
 
-    store: TokenStore
+    store: TokenMixture
     system: System
     lowest: StreamInfo
-    train: np.ndarray  # indices into the store
-    validation: np.ndarray
+    train: np.ndarray  # indices into the mixture
+    validation: np.ndarray  # likewise; of several stores in turn, so that its beginning is of all
     tokenizer: TextTokenizer
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of each training utterance, the share of epochs that hear it."""
+        return self.store.shares()[self.train]
 
     def longest(self, name: str) -> int:
         """Return the tokens (`text`) or frames (a stream's name) of the longest training utterance."""
         return int(self.store.lengths(name)[self.train].max())
 
     def parents(self) -> dict[str, str]:
-        """Return the fingerprints that a model trained on this store records."""
+        """Return the fingerprints that a model trained on these stores records."""
         return {
-            "tokens": self.store.fingerprint,
+            **self.store.parents(),
             "codec": self.store.codec_fingerprint,
             "text_tokenizer": self.store.text_tokenizer_fingerprint,
         }
 
-    def compare_text(self, init: Checkpoint) -> None:
-        """Warn when the model to start from read other text tokens: its table of them would be taken all the same."""
-        theirs, ours = init.parents["text_tokenizer"], self.store.text_tokenizer_fingerprint
-        if theirs != ours:
-            log.warning(
-                "`%s` reads text tokenizer `%s`, this store is of `%s`: its text embeddings stand for other entries "
-                "(give both stores one with halle tokenize --text-tokenizer)",
-                init.folder, theirs[:12], ours[:12],
-            )  # fmt: skip
-
     def describe(self) -> dict[str, str | int]:
         """Return what a result or a plan says of the data."""
         return {
-            "tokens": self.store.path.as_posix(),
+            "tokens": ", ".join(ingredient.described() for ingredient in self.store.ingredients),
             "system": self.system,
-            "train_utterances": len(self.train),
+            "train_utterances": int((self.store.origins()[1][self.train] == 1).sum()),
             "validation_utterances": len(self.validation),
         }
 
 
-def open_tokens(path: str | Path, system: System | None) -> TokenData:
-    """Open a store for a system; None follows the store (`quant1`: HALL-E, `rvq`: VALL-E, one codebook for the AR)."""
-    if not path:
-        raise UsageError("expected a token store after --tokens, got none", "make one with: halle tokenize")
-    store = open_store(path)
+def open_tokens(tokens: str | Path | Sequence[str], system: System | None) -> TokenData:
+    """Open stores for a system; None follows them (`quant1`: HALL-E, `rvq`: VALL-E, one codebook for the AR)."""
+    store = open_mixture(tokens)
     names = [stream.name for stream in store.streams]
     found = next((name for name, stream in LOWEST_STREAM.items() if stream in names), None)
     system = system or found
     if system is None or LOWEST_STREAM[system] not in names:
         wanted = f"`{LOWEST_STREAM[system]}` for --system {system}" if system else "`quant1` or `rvq`"
         raise UsageError(
-            f"expected a store with a stream {wanted}, got `{path}` with {', '.join(names)}",
+            f"expected a store with a stream {wanted}, got `{store.ingredients[0].store.path}` with {', '.join(names)}",
             "HALL-E reads tokens of a `halle mreq` codec, VALL-E of a `halle train-codec` codec",
         )
     lowest = store.stream(LOWEST_STREAM[system])
@@ -95,20 +89,28 @@ def open_tokens(path: str | Path, system: System | None) -> TokenData:
     return TokenData(store, system, lowest, train, validation, tokenizer)
 
 
-def _split(store: TokenStore, lowest: str) -> tuple[np.ndarray, np.ndarray]:
+def _split(store: TokenMixture, lowest: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices to train on, copies included, and those to validate on, the stores' in turn."""
     splits = np.array([row["split"] for row in store.rows], dtype=object)
     usable = (store.lengths("text") > 0) & (store.lengths(lowest) > 0) if len(store) else np.zeros(0, bool)
-    if not usable.all():
-        log.warning("%d utterances without text or frames are left out", int((~usable).sum()))
-    train, validation = (np.flatnonzero(usable & (splits == name)) for name in ("train", "validation"))
-    if len(train) == 0:
-        raise UsageError(
-            f"expected utterances of split `train` in `{store.path}`, got none of {len(store)}",
-            "tokenize a manifest with a train split",
-        )
+    ingredient, copy = store.origins()
+    if not usable[copy == 1].all():
+        log.warning("%d utterances without text or frames are left out", int((~usable[copy == 1]).sum()))
+    train = np.flatnonzero(usable & (splits == "train"))
+    for place, item in enumerate(store.ingredients):
+        if not (ingredient[train] == place).any():
+            raise UsageError(
+                f"expected utterances of split `train` in `{item.store.path}`, got none of {len(item.store)}",
+                "tokenize a manifest with a train split",
+            )
+    held_out = [
+        np.flatnonzero(usable & (splits == "validation") & (copy == 1) & (ingredient == place))
+        for place in range(len(store.ingredients))
+    ]
+    validation = np.array([index for turn in zip_longest(*held_out) for index in turn if index is not None], dtype=int)
     if len(validation) == 0:
         log.warning("no utterances of split `validation`: validating on training utterances")
-        validation = train
+        validation = train[copy[train] == 1]
     return train, validation
 
 

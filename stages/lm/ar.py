@@ -50,12 +50,18 @@ class CodebookSums:
 
 @dataclass
 class Decoding:
-    """A batch of sequences under construction: where each one's next step lies, in columns and in positions."""
+    """A batch of sequences under construction. All write to the same columns, whatever their lengths.
+
+    Columns carry no order (positions are added to the input), so a shorter text just leaves a gap before column
+    `width`, the first of what is generated; `readable` [batch, 1, 1, capacity] marks what holds a real input.
+    """
 
     cache: KeyValueCache
-    next_columns: Tensor  # [batch]
-    next_steps: Tensor  # [batch]
-    visible: int  # columns written by the longest sequence
+    width: int  # columns written, gaps included
+    column: Tensor  # [1], the next one: `width` on the device
+    steps: Tensor  # [batch], each item's position in its own audio
+    readable: Tensor
+    gaps: bool
 
 
 def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
@@ -135,45 +141,54 @@ class ARModel(nn.Module):
 
     def begin(
         self, text: Tensor, text_lengths: Tensor, late: Tensor, step_lengths: Tensor, capacity: int
-    ) -> tuple[list[Tensor], Decoding]:
+    ) -> tuple[Tensor, Decoding]:
         """Read the text and the delayed prompt [batch, codebooks, steps] in one pass and open a cache.
 
-        `step_lengths` [batch] are the real steps of each prompt; `capacity` bounds the columns. Return each
-        head's logits [batch, classes] for the step after the prompt, and the state that `advance` goes on from.
+        `step_lengths` [batch] are the real steps of each prompt; `capacity` bounds the columns. Return the logits
+        [batch, codebooks, codebook_size + 1] for the step after the prompt, and the state that `advance` goes on
+        from. Streams that cannot end have -inf in the last class.
         """
         inputs = F.pad(late, (1, 0), value=self.fill)
         packed = self._pack(text, text_lengths, self._embed_audio(inputs, torch.zeros_like(text_lengths)))
-        columns = torch.arange(packed.shape[1], device=text.device).expand(packed.shape[:2])
+        lengths = text_lengths + step_lengths + 1
+        width = int(lengths.max())
+        packed = packed[:, :width]
+        columns = torch.arange(max(capacity, width), device=text.device)
         state = Decoding(
-            cache=KeyValueCache(len(self.transformer.blocks), max(capacity, packed.shape[1])),
-            next_columns=text_lengths + step_lengths + 1,
-            next_steps=step_lengths + 1,
-            visible=int((text_lengths + step_lengths).max()) + 1,
+            cache=KeyValueCache(len(self.transformer.blocks), len(columns)),
+            width=width,
+            column=columns[width - 1 : width] + 1,
+            steps=step_lengths + 1,
+            readable=(columns < lengths[:, None])[:, None, None],
+            gaps=int(lengths.min()) < width,
         )
-        context = Context(
-            causal=True,
-            mask=self._mask(text_lengths, packed.shape[1]),
-            cache=state.cache,
-            columns=columns,
-            visible=packed.shape[1],
-        )
+        mask = self._mask(text_lengths, width)
+        context = Context(causal=True, mask=mask, cache=state.cache, columns=columns[:width], visible=width)
         hidden = self.transformer(packed, context)
-        last = hidden[torch.arange(len(hidden), device=text.device), state.next_columns - 1]
-        return [head(last).float() for head in self.heads], state
+        return self._logits(hidden[torch.arange(len(hidden), device=text.device), lengths - 1]), state
 
-    def advance(self, column: Tensor, state: Decoding) -> list[Tensor]:
-        """Read one delayed column [batch, codebooks]; return each head's logits [batch, classes] for the next."""
-        visible = state.visible + 1
-        mask = None
-        if len(column) > 1:
-            seen = torch.arange(visible, device=column.device) <= state.next_columns[:, None]
-            mask = seen[:, None, None, :]
-        context = Context(mask=mask, cache=state.cache, columns=state.next_columns[:, None], visible=visible)
-        hidden = self.transformer(self._embed_audio(column.unsqueeze(-1), state.next_steps), context)[:, 0]
-        state.next_columns = state.next_columns + 1
-        state.next_steps = state.next_steps + 1
-        state.visible = visible
-        return [head(hidden).float() for head in self.heads]
+    def advance(self, column: Tensor, state: Decoding) -> Tensor:
+        """Read one delayed column [batch, codebooks]; return the logits for the next, as `begin` does."""
+        state.width += 1
+        return self.step(column, state, state.width, masked=state.gaps)
+
+    def step(self, column: Tensor, state: Decoding, visible: int, masked: bool = True) -> Tensor:
+        """Do the arithmetic of `advance`, attending to the first `visible` columns as far as they are readable.
+
+        It changes tensors of `state` in place and asks none for its value, so a graph of it can be replayed.
+        """
+        state.readable.index_fill_(3, state.column, True)
+        mask = state.readable[..., :visible] if masked else None
+        context = Context(mask=mask, cache=state.cache, columns=state.column, visible=visible)
+        hidden = self.transformer(self._embed_audio(column.unsqueeze(-1), state.steps), context)[:, 0]
+        state.column += 1
+        state.steps += 1
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return what the heads say of hidden [batch, dim]: [batch, codebooks, codebook_size + 1]."""
+        first, *others = (head(hidden).float() for head in self.heads)
+        return torch.stack([first, *(F.pad(other, (0, 1), value=-torch.inf) for other in others)], dim=1)
 
     def load_from(self, state: dict[str, Tensor]) -> InitReport:
         """Start from another AR model: a VALL-E of one stream gives blocks, text table and stream 0."""

@@ -7,7 +7,7 @@ other streams finish the frames that it began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
 from stages.lm.delay import delay, undelay
+from stages.lm.inference import GraphedSteps
 from stages.lm.transformer import valid_positions
 
 StopReason = Literal["end", "max_frames"]
@@ -28,7 +29,9 @@ class Sampling:
     """How codes are drawn. Frames are counted without the prompt's.
 
     temperature 0 takes the likeliest code; top_k 0 and top_p 1 keep all of them. The end may not be drawn
-    within `min_frames`, and generation stops at `max_frames`.
+    within `min_frames`, and generation stops at `max_frames`. With a `repetition_window` of frames, a code that
+    makes up more than `repetition_ratio` of its stream's last frames, the prompt's included, is drawn again from all
+    codes, at temperature 1 (VALL-E 2, Chen et al., 2024, section 3.3.2).
     """
 
     max_frames: int
@@ -36,6 +39,8 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_window: int = 0
+    repetition_ratio: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,13 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, to
     """Return classes [...] from logits [..., classes] and uniform numbers [...] in 0..1, by inverse CDF."""
     if temperature == 0:
         return logits.argmax(-1)
-    kept = truncate(logits.double() / temperature, top_k, top_p)
+    device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # MPS has no float64
+    kept = truncate(logits.to(device).double() / temperature, top_k, top_p)
     cumulative = kept.softmax(-1).cumsum(-1)
-    wanted = uniform.double().to(logits.device).unsqueeze(-1) * cumulative[..., -1:]
+    wanted = uniform.to(device).double().unsqueeze(-1) * cumulative[..., -1:]
     last = (kept > -torch.inf).long().cumsum(-1).argmax(-1)  # rounding must not lead past the last kept class
-    return torch.searchsorted(cumulative, wanted.contiguous(), right=True).squeeze(-1).minimum(last)
+    drawn = torch.searchsorted(cumulative, wanted.contiguous(), right=True).squeeze(-1).minimum(last)
+    return drawn.to(logits.device)
 
 
 def generate(
@@ -95,12 +102,20 @@ def generate_batch(
     prompts: Sequence[Tensor | None],
     sampling: Sampling,
     generators: Sequence[torch.Generator],
+    on_step: Callable[[], None] | None = None,
+    cuda_graphs: bool = False,
 ) -> list[Generation]:
-    """Do what `generate` does for several texts at once; each draws from its own generator."""
+    """Do what `generate` does for several texts at once; each draws from its own generator.
+
+    `on_step` is called after every step, so that a caller can show progress. `cuda_graphs` makes steps on a GPU start
+    at once (`stages.lm.inference`).
+    """
     _check(ar, texts, prompts, sampling)
-    writer = _Writer(ar, texts, prompts, sampling, generators)
+    writer = _Writer(ar, texts, prompts, sampling, generators, cuda_graphs)
     while not writer.finished:
         writer.step()
+        if on_step is not None:
+            on_step()
     return writer.results()
 
 
@@ -127,7 +142,7 @@ def _stack(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor
 class _Writer:
     """One batch being generated. All items sample their first step together, each behind its own prompt."""
 
-    def __init__(self, ar, texts, prompts, sampling, generators):
+    def __init__(self, ar, texts, prompts, sampling, generators, cuda_graphs):
         self.ar, self.sampling, self.generators = ar, sampling, generators
         self.device = ar.text_embedding.weight.device
         self.num_codebooks = ar.config.num_codebooks
@@ -141,6 +156,8 @@ class _Writer:
         total = int((text_lengths + self.prompt_frames).max()) + sampling.max_frames + self.num_codebooks + 1
         known = self.late_prompt[:, :, : padded.shape[-1]]
         self.logits, self.state = ar.begin(text, text_lengths, known, self.prompt_frames, total)
+        self.advance = GraphedSteps(ar, self.state) if cuda_graphs and self.device.type == "cuda" else ar.advance
+        self.late_tail = self._late_tail(sampling.repetition_window)
         self.index = 0  # steps since the end of the prompt
         self.ends: list[int | None] = [None] * len(texts)  # the index at which stream 0 ended
         self.reasons: list[StopReason] = ["max_frames"] * len(texts)
@@ -151,6 +168,11 @@ class _Writer:
     def finished(self) -> bool:
         return all(end is not None and self.index >= end + self.num_codebooks for end in self.ends)
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that is left to come is the fill."""
+        return all(end is not None and self.index >= end + self.num_codebooks - 1 for end in self.ends)
+
     def step(self) -> None:
         """Draw one column of codes [batch, codebooks] and read it back."""
         column, score = self._draw()
@@ -159,21 +181,37 @@ class _Writer:
         self.columns.append(column)
         self.scores.append(score)
         self.index += 1
-        if not self.finished:
-            self.logits = self.ar.advance(column, self.state)
+        if not self.settled:
+            self.logits = self.advance(column, self.state)
+
+    def _late_tail(self, size: int) -> Tensor:
+        """Return the last `size` steps before sampling begins, [batch, codebooks, size]; fill where there are none."""
+        tails = [F.pad(late[:, :frames], (size, 0), value=self.ar.fill)[:, frames:]
+                 for late, frames in zip(self.late_prompt, self.prompt_frames.tolist(), strict=True)]  # fmt: skip
+        return torch.stack(tails)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Return codes and their log-probabilities, each [batch, codebooks]."""
-        uniform = torch.stack([torch.rand(self.num_codebooks, generator=item) for item in self.generators])
-        rule = self.sampling
-        codes, scores = [], []
-        for stream, logits in enumerate(self.logits):
-            early = stream == 0 and self.index < rule.min_frames
-            allowed = torch.cat([logits[:, :-1], torch.full_like(logits[:, -1:], -torch.inf)], 1) if early else logits
-            drawn = draw(allowed, uniform[:, stream], rule.temperature, rule.top_k, rule.top_p)
-            codes.append(drawn)
-            scores.append(logits.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1))
-        return torch.stack(codes, dim=1), torch.stack(scores, dim=1)
+        rule, allowed = self.sampling, self.logits
+        if self.index < rule.min_frames:
+            allowed = allowed.clone()
+            allowed[:, 0, -1] = -torch.inf
+        drawn = draw(allowed, self._uniform(), rule.temperature, rule.top_k, rule.top_p)
+        if rule.repetition_window:
+            again = draw(allowed, self._uniform(), 1.0)
+            drawn = torch.where(self._repeats(drawn), again, drawn)
+        return drawn, self.logits.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+    def _uniform(self) -> Tensor:
+        return torch.stack([torch.rand(self.num_codebooks, generator=item) for item in self.generators])
+
+    def _repeats(self, drawn: Tensor) -> Tensor:
+        """Return [batch, codebooks], True where a code fills too much of its stream's last frames."""
+        new = self.columns[-self.sampling.repetition_window :]
+        recent = torch.cat([self.late_tail, *(column.unsqueeze(-1) for column in new)], dim=-1)
+        recent = recent[..., -self.sampling.repetition_window :]
+        share = (recent == drawn.unsqueeze(-1)).float().mean(-1)
+        return (share > self.sampling.repetition_ratio) & (drawn != self.ar.fill)
 
     def _force(self, column: Tensor) -> Tensor:
         """Put prompt frames where a late stream still owes them, and the fill behind the end."""

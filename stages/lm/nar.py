@@ -8,6 +8,7 @@ through sliding windows: levels outside, windows inside.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,15 +79,17 @@ class NARModel(nn.Module):
         """Return logits [batch, frames, codebook_size] of each item's level (1-based).
 
         `prompt` [batch, latent_dim, frames] is the complete feature of the prompt; it and the text are read, not
-        scored. Lengths [batch] default to the full width of what they measure. Positions of text, prompt and
-        clip are counted apart, each from 0.
+        scored, and one of each serves a whole batch. Lengths [batch] default to the full width of what they measure.
+        Positions of text, prompt and clip are counted apart, each from 0.
         """
+        batch = len(feature)
         parts = [(self._embed_feature(feature), lengths)]
         if prompt is not None and prompt.shape[-1] > 0:
-            parts.insert(0, (self._embed_feature(prompt) + self.prompt_embedding, prompt_lengths))
+            before = self._embed_feature(prompt) + self.prompt_embedding
+            parts.insert(0, (before.expand(batch, -1, -1), prompt_lengths))
         memory = memory_mask = None
         if self.config.text_mode == "prefix":
-            parts.insert(0, (self._embed_text(text), text_lengths))
+            parts.insert(0, (self._embed_text(text).expand(batch, -1, -1), text_lengths))
         else:
             memory, memory_mask = self._embed_text(text), _key_mask([(text, text_lengths)])
         context = Context(mask=_key_mask(parts), memory=memory, memory_mask=memory_mask, levels=levels)
@@ -115,7 +118,7 @@ class NARModel(nn.Module):
 
     def _embed_feature(self, feature: Tensor) -> Tensor:
         inputs = (feature.transpose(1, 2) - self.input_mean) / self.input_std
-        return _add_positions(self.input_projection(inputs))
+        return _add_positions(self.input_projection(inputs.to(self.prompt_embedding.dtype)))
 
     def _embed_text(self, text: Tensor) -> Tensor:
         return _add_positions(self.text_embedding(text))
@@ -160,7 +163,23 @@ def window_plan(num_frames: int, window_frames: int, slide_frames: int, mode: Wi
     if window_frames < 1 or not 1 <= slide_frames <= window_frames:
         raise ValueError(f"windows must slide by 1 to their width, got width {window_frames}, slide {slide_frames}")
     last_start = max(0, num_frames - window_frames)
-    starts = [*range(0, last_start, slide_frames), last_start]
+    return _plan([*range(0, last_start, slide_frames), last_start], num_frames, window_frames, mode)
+
+
+def fewest_windows(
+    num_frames: int, window_frames: int, overlap_frames: int, mode: WindowMode = "center"
+) -> list[Window]:
+    """Cover `num_frames` with as few windows as overlap by `overlap_frames` at least, evenly spread.
+
+    They never overlap by more than half of their width for it.
+    """
+    last_start = max(0, num_frames - window_frames)
+    slides = math.ceil(last_start / max(window_frames - overlap_frames, (window_frames + 1) // 2))
+    starts = [index * last_start // max(slides, 1) for index in range(slides + 1)]
+    return _plan(starts, num_frames, window_frames, mode)
+
+
+def _plan(starts: list[int], num_frames: int, window_frames: int, mode: WindowMode) -> list[Window]:
     stops = [min(start + window_frames, num_frames) for start in starts]
     seams = stops[:-1]
     if mode == "center":  # equally far from a window's end and the next one's start; ties go to the earlier
@@ -173,12 +192,14 @@ def window_plan(num_frames: int, window_frames: int, slide_frames: int, mode: Wi
 class Refinement:
     """How levels are read and drawn: windows of target frames (None: the whole sequence) and temperature.
 
+    Without `slide_frames` windows are as few as overlap by `overlap_frames`.
     Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
     not understood.
     """
 
     window_frames: int | None = None
     slide_frames: int | None = None
+    overlap_frames: int = 0
     window_mode: WindowMode = "center"
     windows_per_batch: int = 4
     temperature: float = 0.0
@@ -187,7 +208,9 @@ class Refinement:
     def windows(self, num_frames: int) -> list[Window]:
         if self.window_frames is None or self.window_frames >= num_frames:
             return [Window(0, num_frames, 0, num_frames)]
-        return window_plan(num_frames, self.window_frames, self.slide_frames or self.window_frames, self.window_mode)
+        if self.slide_frames is None:
+            return fewest_windows(num_frames, self.window_frames, self.overlap_frames, self.window_mode)
+        return window_plan(num_frames, self.window_frames, self.slide_frames, self.window_mode)
 
 
 @torch.inference_mode()
@@ -212,8 +235,8 @@ def predict_level(
         logits = nar(
             clips,
             torch.full((len(group),), level, device=feature.device),
-            text.expand(len(group), -1),
-            prompt=None if prompt is None else prompt.expand(len(group), -1, -1),
+            text,
+            prompt=prompt,
         ).float()
         uniform = torch.zeros(logits.shape[:-1])
         if settings.temperature > 0:

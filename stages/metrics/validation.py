@@ -10,7 +10,7 @@ import numpy as np
 from stages.artifacts.manifest import Utterance
 from stages.artifacts.samples import Sample
 from stages.audio.io import AudioError, read_audio
-from stages.config.stage_configs import CodecTrainingConfig
+from stages.config.stage_configs import CodecTrainingConfig, LMTrainingConfig
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.quality import PESQ, STOI, MelDistance
@@ -73,7 +73,7 @@ class HeldOutSpeech:
         return MetricInput(text, self.sample_rate, output, reference=recording, transcript=heard)
 
 
-def require_transcriber(training: CodecTrainingConfig) -> None:
+def require_transcriber(training: CodecTrainingConfig | LMTrainingConfig) -> None:
     """Raise `MissingModelError` unless the recogniser that the settings ask for, if any, can be had."""
     if training.transcriber:
         load_transcriber(training.transcriber)

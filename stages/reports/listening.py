@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts.samples import SAMPLES, Sample, list_samples, samples_folder
-from stages.artifacts.storage import staged_folder, sweep_temporaries
+from stages.artifacts.storage import staged_folder, sweep_temporaries, write_text
 from stages.audio.io import read_audio, write_audio
 from stages.reports.page import article, sounds
 
@@ -31,6 +31,8 @@ def keep_samples(run_dir: Path, step: int, samples: Sequence[Sample]) -> None:
         with staged_folder(samples_folder(run_dir, step)) as folder:
             for sample in samples:
                 write_audio(folder / sample.group / f"{sample.name}.flac", sample.waveform, sample.sample_rate)
+                if sample.caption:
+                    write_text(folder / sample.group / f"{sample.name}.txt", sample.caption)
     kept = [folder for found, folder in list_samples(run_dir) if found <= step][-KEPT:]
     for _, folder in list_samples(run_dir):
         if folder not in kept:
@@ -68,6 +70,8 @@ def _side_by_side(run_dir: Path, found: list[_Sound]) -> str:
     shown = []
     for sound, power in zip(found, powers, strict=True):
         caption = sound.name if len(sound.steps) > 1 else f"{sound.name}, step {sound.steps[0]}"
+        words = sound.file.with_suffix(".txt")
+        caption += f"; {words.read_text(encoding='utf-8')}" if words.is_file() else ""
         shown.append((caption, grey_png(_shades(power, loudest)), sound.file.relative_to(run_dir).as_posix()))
     return sounds(shown)
 

@@ -148,5 +148,6 @@ def _listening(run_dir: Path) -> list[str]:
     shown = listening_parts(run_dir)
     if not shown:
         return []
-    note = "Audio of the validation. Reconstructions are synthetic. Frequency rises to half the sample rate, black is loud."
+    note = ("Audio of the validation; all but original recordings is synthetic. Frequency rises to half the sample "
+            "rate, black is loud.")
     return [heading("Listen"), paragraph(note, "soft"), *shown]

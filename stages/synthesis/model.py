@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import stages
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.checkpoint import MODEL_FILE as TENSORS_FILE
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, stream_tensors
 from stages.codec.base import Codec
 from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
@@ -17,6 +19,7 @@ from stages.config.models import ARConfig, NARConfig
 from stages.config.stage_configs import SpeechConfig
 from stages.errors import MissingModelError, UsageError
 from stages.lm.ar import ARModel
+from stages.lm.inference import Precision, for_speaking, weight_dtype
 from stages.lm.nar import NARModel
 from stages.text.tokenizer import TextTokenizer
 
@@ -79,10 +82,12 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
     codec = load_codec(parts["codec"])
     fingerprints = {"codec": codec_fingerprint(codec), "ar": ar.fingerprint, "nar": nar.fingerprint}
     check_belonging(fingerprints["codec"], ar, nar)
+    nar_config = NARConfig.model_validate(nar.architecture["model"])
+    codec.refine_by(nar_config.block_codes)
     return SpeechModel(
         codec=for_inference(codec.to(device)),
-        ar=_build(ARModel(ARConfig.model_validate(ar.architecture["model"])), ar, device),
-        nar=_build(NARModel(NARConfig.model_validate(nar.architecture["model"])), nar, device),
+        ar=_build(ARModel, ARConfig.model_validate(ar.architecture["model"]), ar, device, config.precision),
+        nar=_build(NARModel, nar_config, nar, device, config.precision),
         text_tokenizer=TextTokenizer.from_json(ar.architecture["text_tokenizer_json"]),
         system=ar.architecture["system"],
         max_frames=ar.architecture["max_frames"],
@@ -111,7 +116,13 @@ def check_belonging(codec: str, ar: Checkpoint, nar: Checkpoint) -> None:
         raise UsageError("; ".join(problems), "train both on one token store, and give the codec that made it")
 
 
-def _build(model: torch.nn.Module, checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
-    model.load_state_dict(checkpoint.tensors)
-    return model.to(device).eval()
+def _build(kind: type[nn.Module], config: ARConfig | NARConfig, checkpoint: Checkpoint, device: torch.device,
+           precision: Precision) -> nn.Module:
+    """Make a model of a checkpoint, tensor by tensor: at no time are there two copies of it in memory."""
+    with torch.device("meta"):
+        model = kind(config)
+    dtype = weight_dtype(precision)
+    tensors = stream_tensors(checkpoint.folder / TENSORS_FILE)
+    model.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors}, assign=True)
+    return for_speaking(model, precision)
 

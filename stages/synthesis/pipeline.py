@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -12,75 +13,110 @@ from torch import Tensor
 
 from stages.config.stage_configs import SpeechConfig
 from stages.errors import UsageError
-from stages.lm.generate import Generation, Sampling, generate
+from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.nar import Refinement, refine
 from stages.randomness import derive_seed
+from stages.synthesis.long_script import paragraphs_of, sentences_of
 from stages.synthesis.model import SpeechModel
 from stages.synthesis.prompt import Prompt
+from stages.synthesis.reading import Reading
+from stages.synthesis.seams import alignment_frames
+from stages.synthesis.takes import Prefix, Request, Script, Speech, Take
 from stages.text.normalizer import normalize
 
+__all__ = ["SYNTHETIC", "Speech", "SpeechPipeline"]
 log = logging.getLogger("halle.synth")
 
 SYNTHETIC = "synthetic speech made by halle"  # in the metadata of all audio that is spoken
-MAX_TEXT_OVER_TRAINING = 8  # longer texts than this many times the longest seen are refused
+MAX_TEXT_OVER_TRAINING = 8  # a single pass refuses texts this many times longer than the longest seen
 
-
-@dataclass(frozen=True)
-class Speech:
-    """`waveform` [samples] holds the decoded prompt and then the speech; `report` says how it came about.
-
-    `codes` [codebooks, frames] are those that the AR wrote, the prompt's included.
-    """
-
-    waveform: np.ndarray
-    codes: np.ndarray
-    sample_rate: int
-    prompt_samples: int
-    stop_reason: str
-    report: dict
-
-    @property
-    def generated(self) -> np.ndarray:
-        """The speech without the prompt, [samples]."""
-        return self.waveform[self.prompt_samples:]
-
-    @property
-    def seconds(self) -> float:
-        return len(self.generated) / self.sample_rate
+Advance = Callable[[int, str], None]  # text tokens spoken since the last call, and a note
 
 
 class SpeechPipeline:
-    """Speak texts with one loaded model. The same seed, text and prompt give the same samples on a device."""
+    """Speak texts with one loaded model. The same seed, text and prompt give the same samples on a device.
 
-    def __init__(self, model: SpeechModel, config: SpeechConfig):
-        self.model, self.config = model, config
+    `improve(pipeline, take)` is called for every pass before the next one goes on from it, and returns the take to
+    keep: that one, or another made with `continue_from`. Its `notes` go into the report.
+    """
 
-    def speak(self, text: str, prompt: Prompt, seed: int) -> Speech:
-        """Speak `text` after `prompt`. Raises `UsageError` when nothing is left of the text to speak."""
-        tokens = self.text_tokens(prompt.text, text)
-        generators = {name: torch.Generator().manual_seed(derive_seed(seed, name)) for name in ("ar", "nar")}
+    def __init__(self, model: SpeechModel, config: SpeechConfig,
+                 improve: Callable[[SpeechPipeline, Take], Take] | None = None):
+        self.model, self.config, self.improve = model, config, improve
+
+    def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
+        """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
+
+        Raises `UsageError` when nothing is left of the text to speak.
+        """
+        return self.speak_all([Script(text, prompt, seed)], advance)[0]
+
+    def speak_all(self, scripts: Sequence[Script], advance: Advance | None = None) -> list[Speech]:
+        """Speak several scripts, their passes side by side in the AR; each as it would be spoken alone."""
+        readings = [Reading(self, script) for script in scripts]
+        while waiting := [(reading, request) for reading in readings if (request := reading.next_request())]:
+            requests = [request for _, request in waiting]
+            for (reading, _), take in zip(waiting, self.takes(requests, advance), strict=True):
+                reading.accept(take)
+        return [reading.speech() for reading in readings]
+
+    def speak_piece(self, text: str, prompt: Prompt, seed: int) -> Take:
+        """Speak a text in one pass, without splitting it."""
+        prefix = Prefix(prompt.text, prompt.streams, len(prompt.waveform))
+        request = self.request(text, prefix, seed, self.max_frames(), expected_frames=self.max_frames())
+        return next(iter(self.takes([request])))
+
+    def continue_from(self, take: Take, frame: int, seed: int) -> Take:
+        """Speak a take's request again from `frame` on: its earlier codes are kept, what follows is drawn with `seed`.
+
+        Frames are columns of `take.codes`, the prefix's included, so `take.request.prefix_codes.shape[-1]` is the
+        first that can be drawn again.
+        """
+        request = take.request
+        left = request.max_frames - (frame - request.prefix_codes.shape[-1])
+        return self.render(request, self._generate([request], [take.codes[:, :frame]], left, [seed])[0], seed)
+
+    def takes(self, requests: Sequence[Request], advance: Advance | None = None) -> list[Take]:
+        """Write all requests at once, then render and, if asked for, improve them one by one."""
+        began = time.perf_counter()
+        generations = self.write(requests, advance)
+        seconds = (time.perf_counter() - began) / len(requests)
+        takes = []
+        for request, generation in zip(requests, generations, strict=True):
+            take = self.render(request, generation, request.seed)
+            take.seconds["ar_seconds"] = round(seconds, 4)
+            takes.append(take if self.improve is None else self.improve(self, take))
+        return takes
+
+    def write(self, requests: Sequence[Request], advance: Advance | None = None) -> list[Generation]:
+        """Let the AR write the codes of several requests; those that may become equally long go in one batch."""
+        written: dict[int, Generation] = {}
+        order = sorted(range(len(requests)), key=lambda index: requests[index].max_frames)
+        for max_frames, group in groupby(order, key=lambda index: requests[index].max_frames):
+            indices = list(group)
+            batch = [requests[index] for index in indices]
+            counter = _Counter(batch, advance)
+            codes, seeds = [request.prefix_codes for request in batch], [request.seed for request in batch]
+            written |= zip(indices, self._generate(batch, codes, max_frames, seeds, counter.step), strict=True)
+            counter.finish()
+        return [written[index] for index in range(len(requests))]
+
+    def render(self, request: Request, generation: Generation, seed: int) -> Take:
+        """Refine what the AR wrote and decode it, the prefix included."""
+        unit = alignment_frames(self.model.codec)
+        codes = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
         watch = _Stopwatch()
-        generation = self._write(tokens, prompt, generators["ar"])
-        watch.lap("ar_seconds")
-        streams = self._refine(tokens, generation.codes, prompt, generators["nar"])
+        streams = self._refine(request, codes, _generator(seed, "nar"))
         watch.lap("nar_seconds")
         waveform = self._decode(streams)
         watch.lap("decode_seconds")
-        prompt_samples = min(len(prompt.waveform), len(waveform))
-        seconds = (len(waveform) - prompt_samples) / self.model.codec.sample_rate
-        report = {
-            "stop_reason": generation.stop_reason,
-            "seed": seed,
-            "prompt_seconds": round(prompt_samples / self.model.codec.sample_rate, 4),
-            "speech_seconds": round(seconds, 4),
-            "text_tokens": len(tokens),
-            "frames": generation.codes.shape[-1] - self._prompt_codes(prompt).shape[-1],
-            "ar_steps": generation.steps,
-            **watch.laps,
-            "real_time_factor": round(sum(watch.laps.values()) / seconds, 4) if seconds else None,
-        }
-        codes = generation.codes.cpu().numpy()
-        return Speech(waveform, codes, self.model.codec.sample_rate, prompt_samples, generation.stop_reason, report)
+        return Take(request, codes, generation.stop_reason, generation.steps, streams, waveform, watch.laps)
+
+    def request(self, text: str, prefix: Prefix, seed: int, max_frames: int, expected_frames: int) -> Request:
+        """Prepare one pass that speaks `text` after `prefix`."""
+        tokens = self.text_tokens(prefix.text, text)
+        return Request(text, tuple(tokens), self.count(text), prefix, self.prefix_codes(prefix), seed, max_frames,
+                       expected_frames)
 
     def text_tokens(self, prompt_text: str, text: str) -> list[int]:
         """Return the token ids of prompt text and text as the models read them, both normalised."""
@@ -95,6 +131,14 @@ class SpeechPipeline:
                              f"{self.model.max_text_tokens:,} and takes {limit:,}", "split the text")
         return tokens
 
+    def count(self, text: str) -> int:
+        """Return the number of text tokens of a text as it is written."""
+        return len(self.model.text_tokenizer.encode(normalize(text))) - 1  # without the end
+
+    def size_of(self, script: str) -> int:
+        """Return about how many text tokens will be spoken: what `advance` counts up to."""
+        return sum(self.count(text) for _, paragraph in paragraphs_of(script) for text in sentences_of(paragraph))
+
     def max_frames(self) -> int:
         """Longest speech, in frames of the lowest stream: the setting, else what the AR was trained on."""
         lowest = self.model.codec.hierarchy.lowest
@@ -102,29 +146,36 @@ class SpeechPipeline:
             return max(1, round(self.config.max_seconds * lowest.frame_rate))
         return self.model.max_frames
 
-    def _prompt_codes(self, prompt: Prompt) -> Tensor:
+    def prefix_codes(self, prefix: Prefix) -> Tensor:
+        """Return the codes [codebooks, frames] of the AR's stream."""
         lowest = self.model.codec.hierarchy.lowest
-        return prompt.streams[lowest.name][0, : self.model.ar.config.num_codebooks]
+        return prefix.streams[lowest.name][0, : self.model.ar.config.num_codebooks]
 
-    def _write(self, tokens: list[int], prompt: Prompt, generator: torch.Generator) -> Generation:
-        sampling = Sampling(max_frames=self.max_frames(), min_frames=1, temperature=self.config.sampling.temperature,
-                            top_k=self.config.sampling.top_k, top_p=self.config.sampling.top_p)
-        text = torch.tensor(tokens, device=self.model.device)
-        return generate(self.model.ar, text, self._prompt_codes(prompt), sampling, generator)
+    def _generate(self, requests: Sequence[Request], codes: Sequence[Tensor], max_frames: int, seeds: Sequence[int],
+                  on_step: Callable[[], None] | None = None) -> list[Generation]:
+        sampling = Sampling(max_frames=max_frames, min_frames=1, temperature=self.config.sampling.temperature,
+                            top_k=self.config.sampling.top_k, top_p=self.config.sampling.top_p,
+                            repetition_window=self.config.sampling.repetition_window,
+                            repetition_ratio=self.config.sampling.repetition_ratio)
+        texts = [torch.tensor(request.tokens, device=self.model.device) for request in requests]
+        generators = [_generator(seed, "ar") for seed in seeds]
+        return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,
+                              cuda_graphs=self.config.cuda_graphs)
 
-    def _refine(self, tokens: list[int], codes: Tensor, prompt: Prompt, generator: torch.Generator):
-        text = torch.tensor([tokens], device=self.model.device)
-        return refine(self.model.nar, self.model.codec.hierarchy, codes[None], text, prompt.streams,
+    def _refine(self, request: Request, codes: Tensor, generator: torch.Generator):
+        text = torch.tensor([request.tokens], device=self.model.device)
+        return refine(self.model.nar, self.model.codec.hierarchy, codes[None], text, request.prefix.streams,
                       self._windows(), generator)
 
     def _windows(self) -> Refinement:
         rate = self.model.codec.hierarchy.frame_rate
         seconds = self.config.window_seconds or self.model.window_seconds
         window = None if seconds is None else max(1, round(seconds * rate))
-        slide = max(1, round(self.config.slide_seconds * rate))
+        slide = self.config.slide_seconds
         return Refinement(
             window_frames=window,
-            slide_frames=None if window is None else min(window, slide),
+            slide_frames=None if window is None or slide is None else min(window, max(1, round(slide * rate))),
+            overlap_frames=round(self.config.overlap_seconds * rate),
             window_mode=self.config.window_mode,
             temperature=self.config.sampling.nar_temperature,
             prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
@@ -133,6 +184,32 @@ class SpeechPipeline:
     @torch.inference_mode()
     def _decode(self, streams: dict[str, Tensor]) -> np.ndarray:
         return self.model.codec.decode(streams)[0, 0].float().clamp(-1, 1).cpu().numpy()
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, name))
+
+
+class _Counter:
+    """Tell, after every step of a batch, how much of its text has probably been spoken."""
+
+    def __init__(self, requests: Sequence[Request], advance: Advance | None):
+        self.requests, self.advance = requests, advance
+        self.steps, self.told = 0, 0
+        self.expected = max(request.expected_frames for request in requests)
+
+    def step(self) -> None:
+        self.steps += 1
+        self._tell(sum(round(request.own_tokens * min(1.0, self.steps / request.expected_frames))
+                       for request in self.requests))
+
+    def finish(self) -> None:
+        self._tell(sum(request.own_tokens for request in self.requests))
+
+    def _tell(self, spoken: int) -> None:
+        if self.advance is not None:
+            self.advance(spoken - self.told, f"frame {self.steps} of about {self.expected}")
+        self.told = spoken
 
 
 class _Stopwatch:

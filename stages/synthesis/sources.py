@@ -116,7 +116,7 @@ def reconstruct(codec: Codec, recording: Sound) -> Sound:
 def model_source(config: EvalConfig) -> Source:
     """Return a whole model, prompted as the setting says."""
     parts = find_parts(config)
-    fingerprints = {name: _part_fingerprint(path) for name, path in parts.items()}
+    fingerprints = part_fingerprints(parts)
 
     def open_model(device: torch.device) -> Speak:
         model = load_speech_model(config, device)
@@ -170,6 +170,11 @@ def _codec_fingerprint(path: str) -> str:
     if is_maker(path) or is_meta_encodec(path):
         return codec_fingerprint(load_codec(path))
     return _part_fingerprint(path)
+
+
+def part_fingerprints(parts: dict[str, str]) -> dict[str, str]:
+    """Return the fingerprints of a model's parts by name; nothing is loaded."""
+    return {name: _part_fingerprint(path) for name, path in parts.items()}
 
 
 def _part_fingerprint(path: str) -> str:

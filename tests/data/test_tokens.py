@@ -1,4 +1,3 @@
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -7,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifacts.checkpoint import Checkpoint
 from stages.data.tokens import ClipRule, ar_batch, ar_lengths, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
 
@@ -115,11 +113,3 @@ def test_what_an_utterance_gives_depends_on_seed_step_and_id_not_on_its_batch(ha
     others = [batch_of(data, data.train[2:3], step=step) for step in range(2, 8)]
     assert any(not torch.equal(other.clips["quant2"], alone.clips["quant2"]) for other in others)
     assert {other.levels[0] for other in others} == {1, 2}
-
-
-def test_a_start_from_a_model_of_another_text_tokenizer_is_warned_about(halle_tokens, valle_tokens, caplog):
-    data, same = open_tokens(halle_tokens[0], None), open_tokens(valle_tokens[0], None).parents()
-    data.compare_text(Checkpoint(Path("valle"), "ar", {}, {}, same, "f"))
-    assert not caplog.records
-    data.compare_text(Checkpoint(Path("valle"), "ar", {}, {}, {**same, "text_tokenizer": "another"}, "f"))
-    assert "`valle` reads text tokenizer `another`" in caplog.text

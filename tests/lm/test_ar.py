@@ -5,7 +5,7 @@ from tiny_lm import SIZE, STREAMS, TINY, make_ar, utterance
 from stages.config.models import ARConfig
 from stages.lm.ar import ARModel, layout
 from stages.lm.delay import delay
-from stages.lm.transformer import fold_names
+from stages.lm.transformer import fold_names, sinusoids
 
 
 def lengths(*values):
@@ -91,7 +91,7 @@ def test_cached_steps_give_the_teacher_forced_log_probabilities(attention, num_p
             for stream in range(STREAMS):
                 frame = step - stream
                 if 0 <= frame < 9 or (stream == 0 and frame == 9):
-                    score = logits[stream].log_softmax(-1)[0, late[0, stream, step]]
+                    score = logits[:, stream].log_softmax(-1)[0, late[0, stream, step]]
                     assert abs(score - true[0, stream, frame]) < 1e-5
             if step + 1 < num_steps:
                 logits = model.advance(late[:, :, step], state)
@@ -111,7 +111,7 @@ def test_cached_steps_of_a_padded_batch_agree_with_each_item_alone():
                 alone, _ = model.begin(tokens, lengths(tokens.shape[1]), late[row : row + 1, :, :prompt],
                                        lengths(prompt), 40)  # fmt: skip
                 for stream in range(STREAMS):
-                    assert torch.allclose(logits[stream][row], alone[stream][0], atol=1e-5)
+                    assert torch.allclose(logits[row, stream], alone[0, stream], atol=1e-5)
             column = torch.stack([late[row, :, int(prompts[row]) + offset] for row in range(2)])
             logits = model.advance(column, state)
 
@@ -160,3 +160,15 @@ def test_starting_from_another_width_is_reported_as_mismatched():
     report = make_ar().load_from(small.state_dict())
     assert "transformer.blocks.0.ffn_in.weight" in report.mismatched
     assert "text_embedding.weight" in report.mismatched  # 258 entries against 20
+
+
+def test_positions_of_text_and_audio_are_counted_apart_each_from_0():
+    model, seen = make_ar(), []
+    model.transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
+    for num_tokens in (3, 8):
+        text, codes = utterance(num_tokens, 4)
+        model.log_probabilities(text, lengths(num_tokens), codes, lengths(4))
+        tokens = model.text_embedding(text[0]) + sinusoids(torch.arange(num_tokens), TINY.dim)
+        assert torch.allclose(seen[-1][:num_tokens], tokens)
+        start = sum(table.weight[SIZE] for table in model.audio_embeddings)
+        assert torch.allclose(seen[-1][num_tokens] - start, sinusoids(torch.tensor(0), TINY.dim), atol=1e-5)

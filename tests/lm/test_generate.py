@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_lm import SIZE, STREAMS, make_ar, utterance
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.config.models import ARConfig, TransformerConfig
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, draw, generate, generate_batch, truncate
+from stages.lm.inference import for_speaking
 
 
 def seeded(seed=0):
@@ -97,6 +102,90 @@ def test_a_batch_generates_what_each_text_gives_alone():
         alone = generate(model, text, prompt, sampling, seeded(seed))
         assert torch.equal(item.codes, alone.codes)
         assert (item.stop_reason, item.steps) == (alone.stop_reason, alone.steps)
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, for_speaking])
+def test_the_same_seeds_give_the_same_codes_in_batches_of_1_4_and_8(prepare):
+    model = prepare(make_ar())
+    jobs = [utterance(2 + 3 * item % 8, 5 * item % 7, seed=item) for item in range(8)]
+    texts, prompts = [text[0] for text, _ in jobs], [codes[0] for _, codes in jobs]
+    sampling = Sampling(max_frames=25, temperature=0.9, top_k=9, top_p=0.95, repetition_window=6)
+    results = []
+    for size in (1, 4, 8):
+        generators = [seeded(item) for item in range(8)]
+        results.append([
+            result.codes
+            for first in range(0, 8, size)
+            for result in generate_batch(model, texts[first : first + size], prompts[first : first + size], sampling,
+                                         generators[first : first + size])
+        ])  # fmt: skip
+    assert len({tuple(codes.shape) for codes in results[0]}) > 3
+    for alone, by_four, by_eight in zip(*results, strict=True):
+        assert torch.equal(alone, by_four) and torch.equal(alone, by_eight)
+
+
+def most_frequent_share(codes, window):
+    """The largest share that a code had of the window before it and itself, by stream and frame."""
+    return max(
+        (stream[max(0, end - window) : end] == stream[end]).sum().item() / window
+        for stream in codes
+        for end in range(1, codes.shape[1])
+    )
+
+
+def test_repeating_codes_are_drawn_again_from_all_others():
+    model = never_ending_ar()
+    with torch.no_grad():
+        for head in model.heads:
+            head.bias[3] += 3  # likeliest by far: a nucleus holds it alone
+    text = utterance(6, 0)[0][0]
+    nucleus = Sampling(max_frames=60, top_p=0.3)
+    stuck = generate(model, text, None, nucleus, seeded()).codes
+    free = generate(model, text, None, replace(nucleus, repetition_window=10, repetition_ratio=0.3), seeded()).codes
+    assert most_frequent_share(stuck, 10) > 0.9
+    assert (free == 3).float().mean() < 0.9 * (stuck == 3).float().mean() and len(free.unique()) > len(stuck.unique())
+    never = replace(nucleus, repetition_window=10, repetition_ratio=1.0)
+    assert torch.equal(generate(model, text, None, never, seeded()).codes[:, 0], stuck[:, 0])
+
+
+def test_repetitions_count_the_prompt_and_each_stream_alone():
+    model = never_ending_ar()
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.zero_()
+            head.bias.zero_()
+            head.bias[3] = 1.0
+    prompt = torch.zeros(STREAMS, 8, dtype=torch.long)
+    prompt[2] = 3  # only this stream has said it before
+    rule = Sampling(max_frames=1, top_k=1, repetition_window=8, repetition_ratio=0.5)
+    texts, generators = [utterance(6, 0)[0][0]] * 200, [seeded(seed) for seed in range(200)]
+    spoken = generate_batch(model, texts, [prompt] * 200, rule, generators)
+    said = (torch.stack([item.codes[:, -1] for item in spoken]) == 3).float().mean(0)
+    assert (said[[0, 1, 3, 4, 5]] == 1).all()
+    expected = torch.tensor([1.0] + [0.0] * (SIZE - 1)).softmax(0)[0]  # drawn from all codes
+    assert abs(said[2] - expected) < 0.1
+
+
+def test_what_is_fill_anyway_is_not_asked_of_the_model():
+    model, calls = never_ending_ar(), []
+    model.transformer.register_forward_hook(lambda *_: calls.append(1))
+    spoken = generate(model, utterance(6, 0)[0][0], None, Sampling(max_frames=8), seeded())
+    assert spoken.steps == 8 + STREAMS and len(calls) == 8 + STREAMS - 1
+
+
+class NoDoublesOnMPS(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            assert result.device.type != "mps", func
+        return result
+
+
+def test_draw_asks_mps_for_no_float64_which_it_lacks():
+    with FakeTensorMode(), NoDoublesOnMPS():
+        logits = torch.empty(2, 3, 11, device="mps")
+        drawn = draw(logits, torch.empty(2, 3), 0.9, top_k=4, top_p=0.9)
+    assert drawn.device.type == "mps" and drawn.shape == (2, 3)
 
 
 def test_draw_follows_the_probabilities():

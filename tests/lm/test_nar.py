@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -8,7 +9,8 @@ from tiny_tokens import tiny_codec
 
 from stages.codec.base import RefinementState, StreamSpec
 from stages.config.models import NARConfig, TransformerConfig
-from stages.lm.nar import NARModel, Refinement, predict_level, refine, window_plan
+from stages.config.stage_configs import SpeechConfig
+from stages.lm.nar import NARModel, Refinement, fewest_windows, predict_level, refine, window_plan
 from stages.lm.transformer import sinusoids
 
 TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
@@ -178,6 +180,40 @@ def test_paper_windows_keep_the_earlier_one_and_number_as_in_the_paper():
     assert len(window_plan(180 * 48, 54 * 48, 5 * 48)) == 27
     with pytest.raises(ValueError, match="slide"):
         window_plan(10, 4, 5)
+
+
+def test_the_papers_slide_takes_98_passes_for_90_s_and_the_default_fewer_than_a_third():
+    """A pass is one window at one of the seven levels."""
+    paper = Refinement(28 * 48, 5 * 48, window_mode="paper")
+    assert 7 * len(paper.windows(90 * 48)) == 98
+    config = SpeechConfig()
+    assert config.slide_seconds is None
+    default = Refinement(28 * 48, overlap_frames=round(48 * config.overlap_seconds))
+    assert 3 * 7 * len(default.windows(90 * 48)) < 98
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 80), st.integers(1, 20), st.integers(0, 25))
+def test_fewest_windows_overlap_as_asked_and_one_less_would_not(num_frames, width, overlap):
+    plan = fewest_windows(num_frames, width, overlap)
+    kept = [frame for window in plan for frame in range(window.keep_start, window.keep_stop)]
+    assert kept == list(range(num_frames))
+    asked = min(overlap, width // 2)
+    for before, after in itertools.pairwise(plan):
+        assert before.stop - after.start >= asked and after.start > before.start
+    slides = len(plan) - 1
+    assert slides == 0 or (slides - 1) * (width - asked) < num_frames - width
+    gaps = [after.start - before.start for before, after in itertools.pairwise(plan)]
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+@pytest.mark.parametrize("mode", ["cross", "prefix"])
+def test_one_text_and_prompt_serve_a_batch_of_clips(mode):
+    model, clips, prompt = make_nar(mode), features(6, batch=3), features(4, 1)
+    levels = level(1, 2, 3)
+    found = model(clips, levels, TEXT, prompt=prompt)
+    expected = model(clips, levels, TEXT.expand(3, -1), prompt=prompt.expand(3, -1, -1))
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_one_window_that_fits_equals_reading_everything_at_once():

@@ -373,3 +373,13 @@ def test_silent_samples_and_a_codec_run_without_any_are_told(tmp_path):
     shutil.rmtree(run / "samples")
     measured = read_history(make_run(run, codebook_rows({("rvq", 1): 50.0})))
     assert warnings_of(run, measured) == ["there is no audio to hear: validations of this codec left none in samples"]
+
+
+def test_what_is_said_and_heard_stands_beside_a_sound_and_is_escaped(tmp_path):
+    run = make_run(tmp_path, steady(5))
+    update_report(run, 10, [Sample("text-1", "spoken, lowest stream alone", tone(500), RATE, f"heard: {EVIL}")])
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert f"spoken, lowest stream alone, step 10; heard: {EVIL}" in Tags(html).text
+    assert "<script>" not in html
+    (sound,) = [attrs["src"] for tag, attrs in Tags(html).opened if tag == "audio"]
+    assert (run / unquote(sound)).is_file()

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import UsageError
-from stages.text.normalizer import cardinal, normalize, ordinal
+from stages.text.normalizer import Normalised, normalize, normalize_with_changes
+from stages.text.numbers import cardinal, ordinal, roman, to_roman
 
+SPEECH = Path(__file__).parents[2] / "examples" / "speech"
+PLAIN_WORDS = [word for line in (SPEECH / "sentences.txt").read_text(encoding="utf-8").splitlines()
+               for word in line.split() if len(word) > 2]
+PLAIN_WORDS += ["I", "a", "OK", "NASA", "don't", "mother-in-law", "May", "Sun.", "sat.", "no.", "us", "WHO", "am",
+                '"Yes,"', "(really)", "wait...", "VI", "she;", "in:", "café"]
 WRITTEN = st.lists(
     st.one_of(
         st.sampled_from("0123456789$€%.,:/-'\"()½²–’ \n\u200b\u0301=+&#"),
-        st.sampled_from(["Mr.", "Dr. ", "St. ", "No. ", "1st", "a.m.", "etc. ", "90s", "Hello", "no"]),
+        st.sampled_from(["Mr.", "Dr. ", "St. ", "No. ", "1st", "a.m.", "etc. ", "90s", "Hello", "no", "Jan. ", "U.S.",
+                         "FBI", "Henry VIII", "www.a.com", "@b.org", "pp. ", " km", "/h", "USD", "x", "–", "J. "]),
         st.characters(exclude_categories=("Cs",)),
     ),
     max_size=20,
@@ -41,14 +50,45 @@ WRITTEN = st.lists(
      "and twenty twelve"),
     ("the 1990s and the '80s", "the nineteen nineties and the eighties"),
     ("1½ cups, 3/4 of a mile, 24/7", "one and one half cups, three quarters of a mile, twenty four seven"),
-    ("pages 10–20, 555-1234", "pages ten to twenty, five hundred fifty five twelve thirty four"),
+    ("pages 10–20, 3-1", "pages ten to twenty, three one"),
     ("Mr. Fox, Mrs. Fox and Mr Hare", "Mister Fox, Missus Fox and Mister Hare"),
     ("Dr. Lee lives on Elm St. near St. Mary", "Doctor Lee lives on Elm Street near Saint Mary"),
     ("cats, dogs, etc. They", "cats, dogs, et cetera. They"),
     ("tea, etc., e.g. mint", "tea, et cetera, for example mint"),
     ("No. 5? No.", "Number five? No."),
-    ("mp3 at 20°C", "mp three at twenty degrees C"),
+    ("mp3 at 20°C", "mp three at twenty degrees Celsius"),
     ("salt & pepper", "salt and pepper"),
+    ("On Jan. 5, 2024, March 3rd and 5 May 1999", "On January fifth, twenty twenty four, March third and the fifth of "
+     "May, nineteen ninety nine"),
+    ("2024-01-05, 1/31/2024, 31/1/2024 and 31.12.1999", "January fifth, twenty twenty four, January thirty first, "
+     "twenty twenty four, January thirty first, twenty twenty four and December thirty first, nineteen ninety nine"),
+    ("the 5th of May; May 5-7; in Dec. we left", "the fifth of May; May fifth to seventh; in December we left"),
+    ("13/13/2024", "thirteen thirteen twenty twenty four"),
+    ("(555) 123-4567 or 555-1234", "five five five, one two three, four five six seven or "
+     "five five five, one two three four"),
+    ("+44 20 7946 0958", "plus four four, two zero, seven nine four six, zero nine five eight"),
+    ("$5-10, €2bn, US$3M and 50¢", "five to ten dollars, two billion euros, three million U S dollars and fifty cents"),
+    ("20 € or 50 USD, $2/lb", "twenty euros or fifty dollars, two dollars per pound"),
+    ("1 kg, 5.5 km, 10 m2 and 60 mph", "one kilogram, five point five kilometers, ten square meters and sixty miles "
+     "per hour"),
+    ("a 5-km run, 6 ft. long, 7 oz.", "a five kilometer run, six feet long, seven ounces."),
+    ("5–10 km, 5-10%, 2-3 days, pp. 4-6, 1914-18", "five to ten kilometers, five to ten percent, two to three days, "
+     "pages four to six, nineteen fourteen to eighteen"),
+    ("9am-5pm, 10:30-11:00", "nine a m to five p m, ten thirty to eleven o'clock"),
+    ("2:1, 3x faster, 3 x 4, 2*3", "two to one, three times faster, three by four, two times three"),
+    ("Ph.D. and M.D. in the U.S. Army", "P H D and M D in the U S Army"),
+    ("We left the U.S. The end.", "We left the U S. The end."),
+    ("J. R. R. Tolkien, George W. Bush. Plan B. Then", "J R R Tolkien, George W Bush. Plan B. Then"),
+    ("It was the FBI. See it on TV. Hal did.", "It was the F B I. See it on T V. Hal did."),
+    ("The FBI, NASA and two TVs on CD-ROM", "The F B I, NASA and two T V's on C D-ROM"),
+    ("the US, but ALL OF US SAID SO", "the U S, but ALL OF US SAID SO"),
+    ("Henry VIII, World War II, Chapter IV and Part I.", "Henry the eighth, World War two, Chapter four and Part one."),
+    ("The part I like, Vitamin C, an IV drip, Malcolm X", "The part I like, Vitamin C, an IV drip, Malcolm X"),
+    ("https://www.example.com/a-b?x=1.", "w w w dot example dot com slash a dash b question mark x equals one."),
+    ("jane.doe9@mail.example.co.uk", "jane dot doe nine at mail dot example dot co dot u k"),
+    ("w/ milk and/or he/she, C#, #1, #topic", "with milk and or he she, C sharp, number one, hashtag topic"),
+    ("*very* nice", "very nice"),
+    ("Mon., Jan. 5. He sat. Sun.", "Monday, January fifth. He sat. Sun."),
 ])
 def test_a_written_form_is_read_aloud_in_words(written: str, spoken: str) -> None:
     assert normalize(written) == spoken
@@ -86,6 +126,53 @@ def test_cleaning_alone_is_idempotent_and_keeps_digits(text: str) -> None:
     once = normalize(text, language="none")
     assert normalize(once, language="none") == once
     assert "1" in normalize(text + " 1", language="none")
+
+
+@given(st.lists(st.sampled_from(PLAIN_WORDS), min_size=1, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_words_and_plain_punctuation_stay_as_they_are(words: list[str]) -> None:
+    plain = " ".join(words)
+    assert normalize_with_changes(plain) == Normalised(plain, ())
+
+
+def test_the_shipped_sentences_have_nothing_to_change() -> None:
+    sentences = (SPEECH / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    assert [normalize_with_changes(sentence).changes for sentence in sentences] == [()] * len(sentences)
+
+
+def test_every_change_is_kept_in_order_with_its_reason() -> None:
+    found = normalize_with_changes("“Dr.” Lee paid $5\non 1/5/2024").changes
+    assert [(change.before, change.after, change.why) for change in found] == [
+        ("“Dr.”", '"Dr."', "one way to write a character"), ("Dr.", "Drive", "abbreviation"),
+        ("$5", "five dollars", "money"), ("1/5/2024", "January fifth, twenty twenty four", "date")]
+
+
+@given(WRITTEN)
+@settings(max_examples=100, deadline=None)
+def test_what_changed_is_what_is_told(text: str) -> None:
+    found = normalize_with_changes(text)
+    assert bool(found.changes) == (found.text != " ".join(text.split()))
+
+
+def test_a_text_as_long_as_a_book_is_read_in_linear_time() -> None:
+    page = "On 5 May 2024 he paid $5.50 to the FBI, pp. 3-5. "
+    normalize(page)
+    times = []
+    for pages in (100, 1000):
+        began = time.process_time()
+        normalize(page * pages)
+        times.append(time.process_time() - began)
+    assert times[1] < 40 * times[0]
+
+
+@given(st.integers(1, 89))
+def test_roman_numerals_can_be_read_back(value: int) -> None:
+    assert roman(to_roman(value)) == str(value)
+
+
+@pytest.mark.parametrize("letters", ["IIII", "VX", "IL", "LL", "XXXXI", "VV"])
+def test_letters_that_are_no_roman_numeral_are_told_apart(letters: str) -> None:
+    assert roman(letters) is None
 
 
 @given(st.integers(0, 10**18 - 1))

@@ -1,0 +1,89 @@
+"""What speech becomes on disk: audio, a report beside it, and captions."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from stages.artifacts.run_dir import versions
+from stages.artifacts.storage import FORMAT_VERSION, write_json
+from stages.audio.io import write_audio
+from stages.config.stage_configs import SynthConfig
+from stages.errors import MissingModelError
+from stages.speech.transcriber import Transcriber, load_transcriber
+from stages.synthesis.captions import TimedSentence, caption_files, time_sentences, write_captions
+from stages.synthesis.model import SpeechModel
+from stages.synthesis.pipeline import SYNTHETIC
+from stages.synthesis.takes import Script, Speech
+from stages.synthesis.verify import NO_TRANSCRIBER
+
+log = logging.getLogger("halle.synth")
+
+
+class SpeechWriter:
+    """Write what one model spoke under one set of settings."""
+
+    def __init__(self, config: SynthConfig, model: SpeechModel):
+        self.config, self.model = config, model
+        self.transcriber = _listener(config) if config.captions != "none" else None
+
+    def write(self, speech: Speech, script: Script, audio: Path, report: Path) -> dict:
+        """Write the audio, its captions and last its report, which is returned."""
+        write_audio(audio, speech.generated, speech.sample_rate, comment=SYNTHETIC)
+        content = self._report(speech, script, audio)
+        if self.config.captions != "none":
+            sentences = time_sentences(speech, self.transcriber)
+            files = write_captions(audio, sentences, self.config.captions)
+            content |= self._captions(sentences, files)
+        write_json(report, content)
+        return content
+
+    def _report(self, speech: Speech, script: Script, audio: Path) -> dict:
+        prompt = script.prompt
+        return {
+            "format_version": FORMAT_VERSION,
+            "id": audio.stem,
+            "audio": audio.name,
+            "duration": round(speech.seconds, 4),
+            "text": " ".join(script.text.split()),
+            "speaker": prompt.name,
+            "synthetic": True,
+            "finished": speech.stop_reason == "end",
+            "stopped": why_it_stopped(speech, self.config),
+            **speech.report,
+            "prompt": {"file": prompt.name, "text": prompt.text, "text_source": prompt.text_source,
+                       **prompt.checks},
+            "sampling": self.config.sampling.model_dump(),
+            "model": self.model.fingerprints,
+            "device": str(self.model.device),
+            **versions(),
+        }
+
+    def _captions(self, sentences: list[TimedSentence], files: list[Path]) -> dict:
+        heard = None if self.transcriber is None else {"name": self.transcriber.name,
+                                                       "version": self.transcriber.version}
+        return {"captions": [file.name for file in files], "recogniser": heard,
+                "sentences": [sentence.to_row() for sentence in sentences]}
+
+
+def _listener(config: SynthConfig) -> Transcriber | None:
+    if config.transcriber == NO_TRANSCRIBER:
+        return None
+    try:
+        return load_transcriber(config.transcriber)
+    except MissingModelError as error:
+        log.warning("times in captions will be estimates: %s", error.message)
+        return None
+
+
+def output_files(audio: Path, report: Path, config: SynthConfig) -> list[Path]:
+    """Return the files that a `SpeechWriter` would write."""
+    return [audio, *caption_files(audio, config.captions), report]
+
+
+def why_it_stopped(speech: Speech, config: SynthConfig) -> str:
+    """Say in words whether the text was finished."""
+    if speech.stop_reason == "end":
+        return "the model ended the text"
+    limit = "--max-seconds" if config.max_seconds is not None else "the longest utterance it was trained on"
+    return f"the model did not end it within {limit}"

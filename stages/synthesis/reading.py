@@ -1,0 +1,191 @@
+"""One script being read, pass after pass: what comes next, what it goes on from, and what has been said so far."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.errors import UsageError
+from stages.randomness import derive_seed
+from stages.synthesis import seams
+from stages.synthesis.long_script import Piece, Room, one_piece, plan_pieces
+from stages.synthesis.takes import Prefix, Request, Script, Speech, SpokenPiece, Take
+
+if TYPE_CHECKING:
+    from stages.synthesis.pipeline import SpeechPipeline
+
+log = logging.getLogger("halle.synth")
+
+_USUAL_TEMPO = 2.0  # a prompt's tempo is believed within this factor of the training speech's
+_LEAST_ROOM = 0.5  # of the trained length is left for text, however long the prompt
+
+
+class Reading:
+    """A script while it is spoken. `next_request` and `accept` take turns until there is no next request."""
+
+    def __init__(self, pipeline: SpeechPipeline, script: Script):
+        self.pipeline, self.script = pipeline, script
+        self.voice = Prefix(script.prompt.text, script.prompt.streams, len(script.prompt.waveform))
+        self.frames_per_token = self._tempo()
+        self.with_voice = self._voice_fits()
+        self.pieces = self._plan()
+        self.last: Prefix | None = None  # what was said last, when the next pass shall go on from it
+        self.spoken: list[SpokenPiece] = []
+        self.parts: list[np.ndarray] = []
+        self.codes: list[Tensor] = []
+        self.prompt_sound = np.zeros(0, dtype=np.float32)
+        self.stop_reasons: list[str] = []
+        self.steps = 0
+        self.seconds: dict[str, float] = {}
+
+    # ---- planning
+
+    def _tempo(self) -> float:
+        """Return frames a text token: the prompt's own, which the speech will take over."""
+        model = self.pipeline.model
+        usual = model.max_frames / model.max_text_tokens
+        tokens = self.pipeline.count(self.voice.text) if self.voice.text else 0
+        if tokens == 0:
+            return usual
+        measured = self.pipeline.prefix_codes(self.voice).shape[-1] / tokens
+        return min(max(measured, usual / _USUAL_TEMPO), usual * _USUAL_TEMPO)
+
+    @property
+    def _carried_frames(self) -> float:
+        """The most that is carried across, in frames."""
+        lowest = self.pipeline.model.codec.hierarchy.lowest
+        return seams.LONGEST_CARRY * self.pipeline.config.carry_seconds * lowest.frame_rate
+
+    def _voice_fits(self) -> bool:
+        """Tell whether later passes go on from the voice prompt too, so that the voice does not drift.
+
+        With what is carried, it may take half of what the AR was trained on. A prompt without a text of its own
+        cannot be put before another text.
+        """
+        model = self.pipeline.model
+        frames = self.pipeline.prefix_codes(self.voice).shape[-1] + self._carried_frames
+        tokens = self.pipeline.count(self.voice.text) + self._carried_frames / self.frames_per_token
+        return bool(self.voice.text) and frames <= model.max_frames / 2 and tokens <= model.max_text_tokens / 2
+
+    def _plan(self) -> list[Piece]:
+        pipeline = self.pipeline
+        if pipeline.config.single_pass:
+            return one_piece(self.script.text, pipeline.count)
+        voice_frames = pipeline.prefix_codes(self.voice).shape[-1] if self.voice.text else 0
+        carried = self._carried_frames + (voice_frames if self.with_voice else 0)
+        room = Room(self._room_behind(voice_frames), self._room_behind(carried))
+        pieces = plan_pieces(self.script.text, pipeline.count, room, pipeline.config.pause_seconds)
+        if not pieces:
+            raise UsageError("nothing is left of the text to speak", "give some words")
+        if len(pieces) > 1:
+            log.info("the text is spoken in %d passes", len(pieces))
+        return pieces
+
+    def _room_behind(self, prefix_frames: float) -> float:
+        model = self.pipeline.model
+        trained = min(model.max_text_tokens, model.max_frames / self.frames_per_token)
+        return max(_LEAST_ROOM * trained, trained - prefix_frames / self.frames_per_token)
+
+    # ---- speaking
+
+    def next_request(self) -> Request | None:
+        """Return the next pass, or None when everything is said or no more may be said."""
+        number = len(self.spoken)
+        left = self._frames_left()
+        if number == len(self.pieces) or left <= 0:
+            return None
+        piece, prefix = self.pieces[number], self._prefix()
+        seed = self.script.seed if number == 0 else derive_seed(self.script.seed, "pass", number)
+        within = self.pipeline.prefix_codes(prefix).shape[-1] if not prefix.text else 0
+        expected = max(1, round(piece.tokens * self.frames_per_token) - within)
+        return self.pipeline.request(piece.text, prefix, seed, left, expected)
+
+    def _frames_left(self) -> int:
+        written = sum(codes.shape[-1] for codes in self.codes)
+        limited = self.pipeline.config.max_seconds is not None
+        return self.pipeline.max_frames() - (written if limited else 0)
+
+    def _prefix(self) -> Prefix:
+        if self.last is None:
+            return self.voice
+        return seams.put_behind(self.voice, self.last) if self.with_voice else self.last
+
+    def accept(self, take: Take) -> None:
+        """Take over what a pass said."""
+        piece, rate = self.pieces[len(self.spoken)], self.pipeline.model.codec.sample_rate
+        silence = round(piece.pause_seconds * rate)
+        if self.parts:
+            seams.join(self.parts, take, self.last is not None, silence, rate)
+        else:
+            self.prompt_sound, self.parts = take.waveform[: take.prefix_samples], [take.generated]
+        end = sum(map(len, self.parts))
+        start = end - len(take.generated)
+        self.spoken.append(SpokenPiece(piece, start / rate, end / rate, self._report(piece, take, start, end)))
+        self.codes.append(take.codes[:, take.request.prefix_codes.shape[-1]:])
+        self.stop_reasons.append(take.stop_reason)
+        self.steps += take.steps
+        for name, seconds in take.seconds.items():
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)
+        self.last = self._carry(take)
+
+    def _carry(self, take: Take) -> Prefix | None:
+        """Return what the next pass goes on from. What did not end may be babble: the voice prompt is better then."""
+        if len(self.spoken) == len(self.pieces) or take.stop_reason != "end":
+            return None
+        pipeline = self.pipeline
+        return seams.last_seconds(take, pipeline.model.codec, pipeline.count, pipeline.config.carry_seconds)
+
+    def _report(self, piece: Piece, take: Take, start: int, end: int) -> dict:
+        rate = self.pipeline.model.codec.sample_rate
+        carried = None
+        if self.last is not None:
+            carried = {"text": self.last.text, "seconds": round(self.last.num_samples / rate, 4),
+                       "behind_the_prompt": self.with_voice}
+        return {
+            "text": piece.text,
+            "start": round(start / rate, 4),
+            "end": round(end / rate, 4),
+            "pause_before": piece.pause_seconds,
+            "carried": carried,  # nothing: it goes on from the voice prompt
+            "within_a_sentence": piece.sentences[-1].goes_on,
+            "text_tokens": len(take.request.tokens),
+            "frames": take.num_frames,
+            "expected_frames": take.request.expected_frames,
+            "stop_reason": take.stop_reason,
+            **take.notes,
+        }
+
+    # ---- the end
+
+    def speech(self) -> Speech:
+        """Return everything that was said."""
+        rate, waveform = self.pipeline.model.codec.sample_rate, np.concatenate([self.prompt_sound, *self.parts])
+        prompt_codes = self.pipeline.prefix_codes(self.voice)
+        codes = torch.cat([prompt_codes, *(codes.to(prompt_codes.device) for codes in self.codes)], dim=-1)
+        seconds = (len(waveform) - len(self.prompt_sound)) / rate
+        finished = len(self.spoken) == len(self.pieces) and set(self.stop_reasons) == {"end"}
+        report = {
+            "stop_reason": "end" if finished else "max_frames",
+            "seed": self.script.seed,
+            "prompt_seconds": round(len(self.prompt_sound) / rate, 4),
+            "speech_seconds": round(seconds, 4),
+            "text_tokens": sum(spoken.report["text_tokens"] for spoken in self.spoken),
+            "frames": sum(spoken.report["frames"] for spoken in self.spoken),
+            "ar_steps": self.steps,
+            **self.seconds,
+            "real_time_factor": round(sum(self.seconds.values()) / seconds, 4) if seconds else None,
+            "passes": len(self.spoken),
+            "pieces": [spoken.report for spoken in self.spoken],
+            "not_spoken": _texts(self.pieces[len(self.spoken):]),
+        }
+        return Speech(waveform, codes.cpu().numpy(), rate, len(self.prompt_sound), report["stop_reason"], report,
+                      tuple(self.spoken))
+
+
+def _texts(pieces: Sequence[Piece]) -> list[str]:
+    return [piece.text for piece in pieces]

@@ -1,0 +1,469 @@
+"""How fast the language models speak, and in how much memory, at the paper's sizes with random weights: `make bench`.
+
+    step       a cached step of the AR model: weight bytes a second beside PyTorch's linear layer and transformers' MusicGen
+    systems    HALL-E beside VALL-E, the same durations forced: the AR alone and the whole synthesis
+    long       90 s beside 10 s, for each second of speech
+    memory     what loading a model and speaking for 90 s in bfloat16 adds to a process
+    int8       mean KL divergence of 8-bit weights, of a trained model (--ar RUN --tokens STORE)
+
+Speed is in CPU seconds of this process; sides that are compared take turns. `--quick` takes smaller transformers of
+the same structure: it shows that this program runs. These are measurements, not tests: nothing here can fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from stages.artifacts.token_store import open_store
+from stages.codec.base import Codec
+from stages.codec.inference import for_inference
+from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.registry import codec_fingerprint, export_codec
+from stages.codec.residual import ResidualCodec
+from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, QuantizerConfig, TransformerConfig
+from stages.config.stage_configs import SpeechConfig
+from stages.lm.ar import ARModel
+from stages.lm.delay import delay
+from stages.lm.generate import Sampling, generate
+from stages.lm.inference import GraphedSteps, for_speaking, weight_dtype
+from stages.lm.nar import NARModel, Refinement, refine
+from stages.synthesis.model import load_speech_model
+from stages.synthesis.pipeline import SpeechPipeline
+from stages.synthesis.prompt import Prompt
+from stages.text.tokenizer import TextTokenizer
+
+PROMPT_SECONDS, WINDOW_SECONDS, LATENT_RATE = 3.0, 28.0, 48.0
+TOKENS_PER_SECOND = 8.5  # 150 words a minute, 3.4 tokens each
+COLUMNS = 300  # written before the step that is measured: text and prompt
+SMALL = TransformerConfig(dim=320, num_heads=5, num_layers=6, ffn_dim=1280)
+QUICK_AR, QUICK_NAR = SMALL, SMALL.model_copy(update={"dim": 256, "num_heads": 4, "num_layers": 4, "ffn_dim": 1024})
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The transformers that are measured."""
+
+    ar: TransformerConfig = ARConfig().transformer
+    nar: TransformerConfig = NARConfig().transformer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """CPU seconds of one synthesis; the codec's are those of the prompt, of its part in refinement and of decoding."""
+
+    ar: float
+    nar: float
+    codec: float
+
+    @property
+    def total(self) -> float:
+        return self.ar + self.nar + self.codec
+
+    def shares(self) -> str:
+        return ", ".join(f"{name} {value / self.total:.0%}" for name, value in vars(self).items())
+
+
+def default_windows() -> Refinement:
+    overlap = SpeechConfig().overlap_seconds
+    return Refinement(round(WINDOW_SECONDS * LATENT_RATE), overlap_frames=round(overlap * LATENT_RATE))
+
+
+@dataclass(frozen=True)
+class System:
+    """A HALL-E or a VALL-E that can speak."""
+
+    ar: ARModel
+    nar: NARModel
+    codec: Codec
+
+    @torch.inference_mode()
+    def speak(self, seconds: float) -> Parts:
+        """Speak for exactly so long after the prompt; the text is as long as it would be."""
+        hierarchy, watch = self.codec.hierarchy, [time.process_time()]
+        prompt = self.codec.encode(torch.randn(1, 1, round(PROMPT_SECONDS * self.codec.sample_rate)) / 10)
+        text = torch.randint(258, (round((PROMPT_SECONDS + seconds) * TOKENS_PER_SECOND),))
+        frames = round(seconds * hierarchy.lowest.frame_rate)
+        known = prompt[hierarchy.lowest.name][0, : self.ar.config.num_codebooks]
+        watch.append(time.process_time())
+        written = generate(self.ar, text, known, Sampling(frames, frames, top_k=250), torch.Generator())
+        watch.append(time.process_time())
+        windows = default_windows()
+        timed = _Timed(self.nar)
+        self.codec.decode(refine(timed, hierarchy, written.codes[None], text[None], prompt, windows))
+        watch.append(time.process_time())
+        ar = watch[2] - watch[1]
+        return Parts(ar, timed.seconds, watch[3] - watch[0] - ar - timed.seconds)
+
+
+class _Timed:
+    """Counts the CPU seconds inside a NAR model, to tell them from those of the codec's own modules."""
+
+    def __init__(self, nar: NARModel):
+        self.nar, self.seconds = nar, 0.0
+
+    def __call__(self, *args: Tensor, **kwargs: Tensor | None) -> Tensor:
+        begun = time.process_time()
+        result = self.nar(*args, **kwargs)
+        self.seconds += time.process_time() - begun
+        return result
+
+
+@torch.no_grad()
+def fill(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Give a model on the meta device weights of about the usual size, cheaply."""
+    noise = 0.02 * torch.randn(2**20 + 7)
+    model = model.to(dtype).to_empty(device="cpu").eval()
+    for name, tensor in model.state_dict().items():
+        flat = tensor.view(-1)
+        for first in range(0, len(flat), len(noise)):
+            flat[first : first + len(noise)] = noise[: len(flat) - first]
+        if "norm.weight" in name or name == "input_std":
+            tensor.fill_(1)
+    return model
+
+
+def make_ar(sizes: Sizes, num_codebooks: int, dtype: torch.dtype = torch.float32, around: nn.Module | None = None
+            ) -> ARModel:
+    """Return an AR model of random weights, or tables and heads `around` the transformer of another."""
+    with torch.device("meta"):
+        model = ARModel(ARConfig(transformer=sizes.ar, num_codebooks=num_codebooks))
+    if around is not None:
+        model.transformer = nn.Identity()
+    model = fill(model, dtype)
+    if around is not None:
+        model.transformer = around
+    return model
+
+
+def make_nar(sizes: Sizes, text_mode: str, dtype: torch.dtype = torch.float32) -> NARModel:
+    with torch.device("meta"):
+        model = NARModel(NARConfig(transformer=sizes.nar, text_mode=text_mode))
+    return fill(model, dtype)
+
+
+def make_codec(system: str) -> Codec:
+    """Return the paper's codec with codebooks of random vectors."""
+    torch.manual_seed(0)
+    config = CodecConfig(quantizer=QuantizerConfig(kmeans_iterations=1, kmeans_vectors_per_code=1))
+    codec = ResidualCodec(config).eval()
+    codec.quantizer.initialise(torch.randn(1024, config.seanet.latent_dim))
+    if system == "valle":
+        return codec
+    codec = MultiResolutionCodec.from_teacher(codec, MRVQConfig())
+    codec.mrvq.initialise(torch.randn(8, config.seanet.latent_dim, 768))
+    return codec.eval()
+
+
+def make_systems(sizes: Sizes, precision: str) -> dict[str, System]:
+    """Return both systems; their AR models share the transformer, which is most of the memory."""
+    dtype = weight_dtype(precision)
+    halle = make_ar(sizes, 6, dtype)
+    valle = make_ar(sizes, 1, dtype, around=halle.transformer)
+    systems = {}
+    for name, ar, mode in (("halle", halle, "cross"), ("valle", valle, "prefix")):
+        nar = for_speaking(make_nar(sizes, mode, dtype), precision)
+        systems[name] = System(for_speaking(ar, precision), nar, for_inference(make_codec(name)))
+    return systems
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    begun = time.process_time()
+    function()
+    return time.process_time() - begun
+
+
+def take_turns(sides: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Return CPU seconds of every side at every turn; the first turn warms up and is left out."""
+    found = [{name: cpu_seconds(side) for name, side in sides.items()} for _ in range(turns + 1)]
+    return {name: [turn[name] for turn in found[1:]] for name in sides}
+
+
+def weight_bytes(ar: ARModel) -> int:
+    """Bytes of what a step reads: the transformer and the heads, not the tables."""
+    parts = [*ar.transformer.parameters(), *ar.heads.parameters()]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def open_state(ar: ARModel, capacity: int = COLUMNS + 200):
+    text, late = torch.randint(258, (1, COLUMNS - 100)), torch.randint(1024, (1, ar.config.num_codebooks, 99))
+    device = ar.text_embedding.weight.device
+    lengths = [torch.tensor([item.shape[-1]], device=device) for item in (text, late)]
+    return ar.begin(text.to(device), lengths[0], late.to(device), lengths[1], capacity)[1]
+
+
+def linear_rate(config: TransformerConfig, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
+    """Return a pass over PyTorch's own linear layers with a block's shapes, too many for the caches, and its bytes."""
+    dim, ffn = config.dim, config.ffn_dim
+    shapes = [(dim, dim), (dim, 2 * dim), (dim, dim), (dim, ffn), (ffn, dim)] * 6
+    layers = [nn.Linear(*shape).to(dtype) for shape in shapes]
+    inputs = {width: torch.randn(1, width, dtype=dtype) for width in (dim, ffn)}
+    bytes_read = sum(layer.weight.numel() for layer in layers) * layers[0].weight.element_size()
+
+    def read() -> None:
+        for layer in layers:
+            F.linear(inputs[layer.in_features], layer.weight, layer.bias)
+
+    return read, bytes_read
+
+
+def musicgen_step(config: TransformerConfig, dtype: torch.dtype) -> Callable[[], object]:
+    """Return a step of transformers' model of the same size and streams, behind as many columns."""
+    from transformers import MusicgenForCausalLM
+    from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+
+    model = MusicgenForCausalLM(MusicgenDecoderConfig(
+        vocab_size=1024, num_codebooks=6, hidden_size=config.dim, num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads, ffn_dim=config.ffn_dim, dropout=0.0, max_position_embeddings=1024,
+    )).to(dtype).eval()  # fmt: skip
+    state = {"cache": model(torch.randint(1024, (6, COLUMNS)), use_cache=True).past_key_values}
+
+    def step() -> None:
+        state["cache"] = model(torch.randint(1024, (6, 1)), past_key_values=state["cache"],
+                               use_cache=True).past_key_values  # fmt: skip
+
+    return step
+
+
+@torch.inference_mode()
+def measure_step(sizes: Sizes, precision: str, turns: int, with_musicgen: bool) -> None:
+    dtype = weight_dtype(precision)
+    ar = make_ar(sizes, 6, dtype)
+    num_bytes = weight_bytes(ar)
+    state, column = open_state(for_speaking(ar, precision)), torch.randint(1024, (1, 6))
+    read, linear_bytes = linear_rate(sizes.ar, dtype)
+    sides = {"ours": lambda: ar.advance(column, state), "linear": read}
+    if with_musicgen:
+        sides["musicgen"] = musicgen_step(sizes.ar, dtype)
+    found = take_turns(sides, turns)
+    rates = [num_bytes / ours / (linear_bytes / linear) for ours, linear in zip(found["ours"], found["linear"])]
+    print(f"AR step, {precision}, {COLUMNS} columns: {1000 * statistics.median(found['ours']):.1f} ms, "
+          f"{num_bytes / statistics.median(found['ours']) / 1e9:.1f} GB/s of weights; PyTorch's linear layers "
+          f"{linear_bytes / statistics.median(found['linear']) / 1e9:.1f} GB/s")
+    print(f"  share of that rate       {statistics.median(rates):.2f}   (reach 0.9)")
+    if with_musicgen:
+        ratios = [theirs / ours for theirs, ours in zip(found["musicgen"], found["ours"])]
+        print(f"  transformers' MusicGen {1000 * statistics.median(found['musicgen']):.1f} ms, "
+              f"{statistics.median(ratios):.2f} of ours   (reach 0.97)")
+
+
+@torch.inference_mode()
+def measure_gpu(sizes: Sizes, turns: int) -> None:
+    """Share of the memory bandwidth, that of a copy, which one step in bfloat16 takes."""
+    ar = for_speaking(make_ar(sizes, 6, torch.bfloat16).cuda(), "bf16")
+    state, column = open_state(ar, 1024), torch.randint(1024, (1, 6), device="cuda")
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    bandwidth = 2 * len(source) / _gpu_seconds(lambda: target.copy_(source), turns)
+    steps = {"step by step": lambda: ar.advance(column, state)}
+    graphs = GraphedSteps(ar, state)
+    steps["CUDA graphs"] = lambda: graphs(column, state)
+    for name, step in steps.items():
+        rate = weight_bytes(ar) / _gpu_seconds(step, turns)
+        print(f"AR step on {torch.cuda.get_device_name()}, bf16, {name}: {weight_bytes(ar) / rate * 1000:.2f} ms, "
+              f"{rate / bandwidth:.2f} of {bandwidth / 1e12:.2f} TB/s   (reach 0.6)")
+
+
+def _gpu_seconds(function: Callable[[], object], turns: int) -> float:
+    for _ in range(3):
+        function()
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(turns):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / turns
+
+
+def measure_systems(sizes: Sizes, precision: str, durations: tuple[float, ...] = (4.0, 7.0, 10.0)) -> None:
+    systems = make_systems(sizes, precision)
+    for system in systems.values():
+        system.speak(1.0)
+    totals = dict.fromkeys(systems, 0.0)
+    for seconds in durations:
+        parts = {name: system.speak(seconds) for name, system in systems.items()}
+        print(f"{seconds:g} s of speech, {precision}: AR of VALL-E / HALL-E {parts['valle'].ar / parts['halle'].ar:.2f}"
+              f"   (reach 4.7 at 4 s, 5.2 at 10 s)")
+        for name, part in parts.items():
+            print(f"  {name} {part.total:6.1f} CPU s: {part.shares()}")
+            totals[name] += part.total
+    print(f"whole synthesis, these together, {precision}: VALL-E / HALL-E {totals['valle'] / totals['halle']:.2f}   (reach 2.2)")
+
+
+def measure_long(sizes: Sizes, precision: str, seconds: float) -> None:
+    halle = make_systems(sizes, precision)["halle"]
+    halle.speak(1.0)
+    short, long = halle.speak(10.0), halle.speak(seconds)
+    print(f"HALL-E, {precision}, {seconds:g} s against 10 s, per second of speech: "
+          f"{long.total / seconds / (short.total / 10):.2f} times   (at most 1.5); {long.shares()}")
+
+
+def count_passes(seconds: float = 90.0) -> None:
+    paper = Refinement(round(WINDOW_SECONDS * LATENT_RATE), round(5 * LATENT_RATE), window_mode="paper")
+    passes = [7 * len(windows.windows(round(seconds * LATENT_RATE))) for windows in (paper, default_windows())]
+    print(f"NAR passes for {seconds:g} s: the paper's slide {passes[0]}, by default {passes[1]}, "
+          f"{passes[1] / passes[0]:.2f} of them   (at most 0.33)")
+
+
+def write_model(folder: Path, sizes: Sizes) -> dict[str, str]:
+    """Write a HALL-E of random weights that never ends by itself, in float32, as training leaves it."""
+    codec, tokenizer = make_codec("halle"), TextTokenizer.train(["a quick brown fox jumps over the lazy dog"], 40)
+    export_codec(codec, folder / "codec.pt")
+    parents = {"codec": codec_fingerprint(codec), "text_tokenizer": "random"}
+    ar = make_ar(sizes, 6)
+    ar.heads[0].bias.data[-1] = -1e4
+    save_checkpoint(folder / "ar", "ar", {
+        "model": ar.config.model_dump(mode="json"), "system": "halle", "text_tokenizer_json": tokenizer.to_json(),
+        "max_frames": 720, "max_text_tokens": 1024, "loudness_db": None,
+    }, ar.state_dict(), parents)  # fmt: skip
+    del ar
+    nar = make_nar(sizes, "cross")
+    save_checkpoint(folder / "nar", "nar", {
+        "model": nar.config.model_dump(mode="json"), "system": "halle", "window_seconds": WINDOW_SECONDS,
+        "prompt_seconds": PROMPT_SECONDS,
+    }, nar.state_dict(), parents)  # fmt: skip
+    return {"codec": f"{folder}/codec.pt", "ar": f"{folder}/ar", "nar": f"{folder}/nar"}
+
+
+def speak_from(folder: Path, seconds: float, precision: str) -> int:
+    """Load the model that `write_model` left in `folder` and speak; return the bytes of its weights."""
+    paths = {"codec": f"{folder}/codec.pt", "ar": f"{folder}/ar", "nar": f"{folder}/nar"}
+    config = SpeechConfig(**paths, precision=precision, max_seconds=seconds, single_pass=True)
+    model = load_speech_model(config, torch.device("cpu"))
+    waveform = torch.randn(1, 1, round(PROMPT_SECONDS * model.codec.sample_rate)) / 10
+    with torch.inference_mode():
+        streams = model.codec.encode(waveform)
+    prompt = Prompt(waveform[0, 0].numpy(), "a quick brown fox", "given", streams, "noise")
+    words = "the lazy dog jumps over a quick brown fox"
+    speech = SpeechPipeline(model, config).speak(" ".join([words] * round(seconds * 2.5 / 9)), prompt, seed=0)
+    assert abs(speech.seconds - seconds) < 1, speech.seconds
+    files = [folder / "ar" / "model.safetensors", folder / "nar" / "model.safetensors"]
+    width = {"fp32": 4, "bf16": 2, "int8": 1}[precision]
+    return sum(file.stat().st_size for file in files) // 4 * width + (folder / "codec.pt").stat().st_size
+
+
+def added_memory(function: Callable[[], object]) -> tuple[float, object]:
+    """Return by how many bytes a function raises this process's memory at its peak, and its result."""
+    process, seen, done = psutil.Process(), [], threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = function()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen, default=before) - before, result
+
+
+def measure_memory(quick: bool, seconds: float, precision: str) -> None:
+    """In a process of its own, which finds nothing that others have left."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), Sizes(QUICK_AR, QUICK_NAR) if quick else Sizes())
+        gc.collect()
+        command = [sys.executable, __file__, "--peak", folder, "--seconds", str(seconds), "--precision", precision]
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    peak, weights = map(float, result.stdout.split()[-2:])
+    print(f"peak memory of loading and speaking {seconds:g} s, {precision}, beyond imports: {peak / 2**20:.0f} MiB, "
+          f"{peak / weights:.2f} times the weights ({weights / 2**20:.0f} MiB)   (at most 1.3)")
+
+
+@torch.inference_mode()
+def measure_divergence(run: str, store: str, precision: str = "int8", num_utterances: int = 20) -> float:
+    """Print and return the mean KL divergence, in nats, of step-by-step predictions of true codes."""
+    models = []
+    for kind in ("fp32", precision):
+        checkpoint = load_checkpoint(run, "ar")
+        model = ARModel(ARConfig.model_validate(checkpoint.architecture["model"]))
+        model.load_state_dict(checkpoint.tensors)
+        models.append(for_speaking(model, kind))
+    tokens, total, count = open_store(store), 0.0, 0
+    for index in range(min(num_utterances, len(tokens))):
+        utterance = tokens.utterance(index)
+        codes = torch.from_numpy(utterance.codes["quant1"].astype("int64")).T
+        text = torch.from_numpy(utterance.text_tokens.astype("int64"))
+        exact, coarse = (predictions(model, text, codes) for model in models)
+        divergence = (exact.exp() * (exact - coarse).nan_to_num(0.0)).sum(-1)
+        total, count = total + float(divergence.sum()), count + divergence.numel()
+    print(f"{precision} weights, `{run}`: mean KL to fp32 {total / count:.1e} nats over {count:,} predictions"
+          "   (at most 2e-3)")
+    return total / count
+
+
+def predictions(ar: ARModel, text: Tensor, codes: Tensor) -> Tensor:
+    """Return log-probabilities [steps, codebooks, classes] of cached steps along true codes [codebooks, frames].
+
+    Only steps at which every stream has a code to say.
+    """
+    late = delay(codes[None], ar.fill)
+    none = torch.zeros(1, dtype=torch.long)
+    logits, state = ar.begin(text[None], torch.tensor([len(text)]), late[..., :0], none, len(text) + late.shape[-1] + 1)
+    found = [logits]
+    for step in range(late.shape[-1] - ar.config.num_codebooks):
+        found.append(ar.advance(late[..., step], state))
+    return torch.cat(found[ar.config.num_codebooks - 1 :]).log_softmax(-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("step", "systems", "long", "memory", "int8"), action="append")
+    parser.add_argument("--quick", action="store_true", help="smaller transformers of the same structure")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), help="by default fp32; of memory bf16")
+    parser.add_argument("--no-musicgen", action="store_true", help="without transformers' model")
+    parser.add_argument("--ar", help="a trained AR run, for int8")
+    parser.add_argument("--tokens", help="the store it was trained on")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=90.0, help="of long speech")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    if options.peak:
+        print(*added_memory(lambda: speak_from(Path(options.peak), options.seconds, options.precision)))
+        return
+    wanted = options.only or ("step", "systems", "long", "memory", "int8")
+    sizes = Sizes(QUICK_AR, QUICK_NAR) if options.quick else Sizes()
+    if "step" in wanted:
+        for precision in ("fp32", "bf16"):
+            measure_step(sizes, precision, options.turns, not options.no_musicgen)
+            gc.collect()
+        if torch.cuda.is_available():
+            measure_gpu(sizes, options.turns)
+        count_passes()
+    if "systems" in wanted:
+        measure_systems(sizes, options.precision or "fp32")
+    if "long" in wanted:
+        measure_long(sizes, options.precision or "fp32", options.seconds)
+    if "memory" in wanted:
+        measure_memory(options.quick, options.seconds, options.precision or "bf16")
+    if "int8" in wanted and options.ar and options.tokens:
+        measure_divergence(options.ar, options.tokens)
+    print(f"({psutil.getloadavg()[0]:.1f} programs wanted the {os.cpu_count()} processors in the last minute)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the benchmark of generation compares computes what it says; how fast is not tested."""
+
+from __future__ import annotations
+
+import generation
+import pytest
+import torch
+from generation import (
+    Parts,
+    Sizes,
+    added_memory,
+    count_passes,
+    linear_rate,
+    make_ar,
+    measure_divergence,
+    predictions,
+    weight_bytes,
+)
+from tiny_tokens import tiny_tokens
+
+from stages.artifacts.checkpoint import save_checkpoint
+from stages.artifacts.token_store import open_store
+from stages.config.models import ARConfig, TransformerConfig
+from stages.lm.ar import ARModel
+
+TINY = Sizes(ar=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64))
+
+
+def test_random_models_give_finite_logits_and_count_the_bytes_that_a_step_reads():
+    model = make_ar(TINY, 6, torch.bfloat16)
+    state = generation.open_state(model, 400)
+    with torch.inference_mode():
+        logits = model.advance(torch.zeros(1, 6, dtype=torch.long), state)
+    assert logits[..., :-1].isfinite().all()
+    transformer = 2 * (4 * 32 * 32 + 2 * 32 * 64 + 4 * 32 + 64 + 32 + 4 * 32) + 2 * 32
+    assert weight_bytes(model) == 2 * (transformer + 33 * (6 * 1024 + 1))
+
+
+def test_the_rate_of_linear_layers_counts_every_byte_that_they_read(monkeypatch):
+    seen = []
+    monkeypatch.setattr(generation.F, "linear", lambda x, weight, bias: seen.append(weight.numel() * 4))
+    read, bytes_read = linear_rate(TINY.ar, torch.float32)
+    read()
+    assert sum(seen) == bytes_read
+
+
+def test_both_systems_share_one_transformer_and_speak_as_long_as_asked(monkeypatch):
+    spoken = []
+    halle = make_ar(TINY, 6)
+    valle = make_ar(TINY, 1, around=halle.transformer)
+    assert valle.transformer is halle.transformer and len(valle.heads) == 1
+    generate = generation.generate
+    monkeypatch.setattr(generation, "generate", lambda *args: spoken.append(generate(*args)) or spoken[-1])
+    monkeypatch.setattr(generation, "refine", lambda *args: None)
+
+    class FakeCodec:
+        sample_rate = 24_000
+
+        class hierarchy:
+            class lowest:
+                name, frame_rate = "quant1", 8.0
+
+        def encode(self, waveform):
+            return {"quant1": torch.zeros(1, 6, 24, dtype=torch.long)}
+
+        def decode(self, streams):
+            return None
+
+    parts = generation.System(halle, None, FakeCodec()).speak(2.0)
+    assert spoken[0].codes.shape == (6, 24 + 16) and parts.ar > 0
+
+
+def test_shares_add_up():
+    assert Parts(ar=1.0, nar=2.0, codec=1.0).shares() == "ar 25%, nar 50%, codec 25%"
+
+
+def test_passes_of_the_papers_slide_are_98(capsys):
+    count_passes()
+    assert "paper's slide 98, by default 28" in capsys.readouterr().out
+
+
+def test_added_memory_sees_a_peak_that_is_gone_at_the_end():
+    def peak():
+        for _ in range(20):
+            torch.ones(2**24).sum()
+        return "done"
+
+    added, result = added_memory(peak)
+    assert result == "done" and added > 0.8 * 2**26
+
+
+def test_predictions_of_true_codes_are_the_teacher_forced_ones():
+    model = make_ar(TINY, 6)
+    text, codes = torch.randint(258, (5,)), torch.randint(1024, (6, 9))
+    with torch.inference_mode():
+        found = predictions(model, text, codes)  # steps 5 to 8: those at which all streams speak
+        true = model.log_probabilities(text[None], torch.tensor([5]), codes[None], torch.tensor([9]))[0]
+    for step in range(4):
+        for stream in range(6):
+            frame = step + 5 - stream
+            assert found[step, stream, codes[stream, frame]] == pytest.approx(float(true[stream, frame]), abs=1e-4)
+
+
+def test_divergence_is_none_of_the_same_weights_and_little_of_8_bits(tmp_path):
+    _, tokens = tiny_tokens(tmp_path, "halle")
+    streams = open_store(tokens).stream("quant1").num_codebooks
+    config = ARConfig(transformer=TINY.ar, num_codebooks=streams, codebook_size=16, text_vocab_size=40)
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "ar", "ar", {"model": config.model_dump(mode="json")}, ARModel(config).state_dict(), {})
+    none = measure_divergence(str(tmp_path / "ar"), str(tokens), "fp32", 2)
+    little = measure_divergence(str(tmp_path / "ar"), str(tokens), "int8", 2)
+    assert abs(none) < 1e-7 < little < 1e-2

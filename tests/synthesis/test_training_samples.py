@@ -1,0 +1,230 @@
+"""What trainers let a model say: which texts, when, through what, and how it is scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stages import train_nar
+from stages.codec.probe import block_contributions
+from stages.codec.registry import load_codec
+from stages.config.models import ARConfig, NARConfig, TransformerConfig
+from stages.config.stage_configs import LMTrainingConfig, TrainARConfig, TrainNARConfig
+from stages.data.tokens import open_tokens
+from stages.errors import UsageError
+from stages.lm.ar import ARModel
+from stages.lm.generate import Generation
+from stages.lm.nar import NARModel, Refinement
+from stages.speech.transcriber import Transcript
+from stages.synthesis import training_samples
+from stages.synthesis.training_samples import (
+    LOWEST_ALONE,
+    TRUE,
+    WHOLE,
+    ARVoice,
+    NARVoice,
+    Script,
+    Take,
+    TrainingSamples,
+    choose_scripts,
+    find_voice,
+    streams_of,
+)
+
+SMALL = TransformerConfig(dim=16, num_heads=2, num_layers=1, ffn_dim=32)
+
+
+class Listener:
+    """Hear the text it was told in what is loud, and nothing else."""
+
+    name, version = "listener", "1"
+
+    def __init__(self, text):
+        self.text = text
+
+    def transcribe(self, waveform, sample_rate):
+        return Transcript(self.text if len(waveform) and np.abs(waveform).max() > 0 else "")
+
+
+@pytest.fixture(params=["halle", "valle"])
+def opened(request, halle_tokens, valle_tokens):
+    """A store, its codec, and an untrained AR model for it."""
+    store, path = {"halle": halle_tokens, "valle": valle_tokens}[request.param]
+    data, codec = open_tokens(store, None), load_codec(path).requires_grad_(False)
+    torch.manual_seed(0)
+    ar = ARModel(ARConfig(transformer=SMALL, num_codebooks=data.lowest.num_codebooks, codebook_size=16,
+                          text_vocab_size=data.tokenizer.vocab_size)).eval()  # fmt: skip
+    return data, codec, ar
+
+
+def with_validation(data, number):
+    return replace(data, validation=np.arange(number))
+
+
+def settings(**changes):
+    return LMTrainingConfig(**{"steps": 1000, "validate_every": 100, "transcriber": None, **changes})
+
+
+def make_script(data):
+    return next(script for script in choose_scripts(with_validation(data, 9), 9) if script.prompt is not None)
+
+
+def test_texts_are_the_first_ones_and_prompts_whole_utterances_of_the_same_speaker(opened):
+    data = with_validation(opened[0], 5)  # speakers 0 1 2 0 1
+    scripts = choose_scripts(data, 4)
+    assert [s.utterance.id for s in scripts] == [f"utterance-{n}" for n in (0, 1, 3, 4)], "2 has nobody to prompt it"
+    assert [s.prompt.id for s in scripts] == [f"utterance-{n}" for n in (3, 4, 0, 1)]
+    assert choose_scripts(data, 5)[-1].prompt is None
+    first = scripts[0]
+    tokens = first.text_tokens()
+    assert tokens == [*first.prompt.text_tokens[:-1].tolist(), *first.utterance.text_tokens.tolist()]
+    assert data.tokenizer.decode(tokens) == f"{first.prompt.text} {first.utterance.text}"
+
+
+def test_a_text_that_several_read_is_spoken_once(opened):
+    scripts = choose_scripts(with_validation(opened[0], 10), 10)  # six texts
+    assert [script.utterance.id for script in scripts] == [f"utterance-{n}" for n in range(6)]
+
+
+def test_minutes_of_speech_are_spoken_only_when_there_is_nothing_shorter(opened, monkeypatch):
+    data = with_validation(opened[0], 6)
+    durations = sorted(data.store.rows[n]["duration"] for n in range(6))
+    monkeypatch.setattr(training_samples, "LONGEST_SECONDS", durations[1])
+    chosen = choose_scripts(data, 6)
+    assert sorted(script.utterance.duration for script in chosen) == durations[:2]
+    assert all(script.prompt is None or script.prompt.duration <= durations[1] for script in chosen)
+    monkeypatch.setattr(training_samples, "LONGEST_SECONDS", 0.0)
+    assert len(choose_scripts(data, 6)) == 6
+
+
+@pytest.mark.parametrize("every, expected", [
+    (None, [100, 200, 300, 400, 450]), (1, [100, 200, 300, 400, 450]), (150, [200, 300, 450]), (1000, [450]), (0, []),
+])
+def test_speaking_is_due_at_the_first_validation_after_every_so_many_steps_and_at_the_last(opened, every, expected):
+    data, codec, _ = opened
+    samples = TrainingSamples(data, codec, settings(steps=450, samples_every=every), "spoken", None)
+    assert [step for step in (100, 200, 300, 400, 450) if samples.due(step)] == expected
+
+
+def test_without_a_nar_the_lowest_stream_alone_is_heard(opened, monkeypatch):
+    data, codec, ar = opened
+    script = make_script(data)
+    true = [streams_of(item, torch.device("cpu")) for item in (script.prompt, script.utterance)]
+    codes = torch.cat([streams[data.lowest.name] for streams in true], dim=-1)[0, : data.lowest.num_codebooks]
+    given = []
+
+    def write(model, text, prompt, sampling, generator):
+        given.append((text.tolist(), prompt, sampling.max_frames))
+        return Generation(codes, "end", 1, torch.zeros(1))
+
+    monkeypatch.setattr(training_samples, "generate", write)
+    voice = ARVoice(codec)
+    take = voice.say(ar, 0, script)
+    if data.system == "halle":
+        joined = {name: torch.cat([part[name] for part in true], dim=-1) for name in true[0]}
+        begins = {**joined, "post1": codec.hierarchy.start(codes[None], true[0]).streams["post1"]}
+        first = block_contributions(codec.mrvq, begins)[0]
+    else:
+        first = codec.quantizer.codebooks[0].codebook[codes[0]].T[None]
+    whole = codec.decode_latents(first)[0, 0].clamp(-1, 1).numpy()
+    np.testing.assert_allclose(take.waveform, whole[script.prompt.num_samples :], atol=1e-6)
+    assert take.ended and voice.what == LOWEST_ALONE
+    (text, prompt, max_frames), = given
+    assert text == script.text_tokens()
+    assert torch.equal(prompt, true[0][data.lowest.name][0, : data.lowest.num_codebooks])
+    assert max_frames == pytest.approx(2 * script.utterance.duration * data.lowest.frame_rate, abs=0.5)
+
+
+class TrueCodes(torch.nn.Module):
+    """A NAR model that knows the codes."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes, self.somewhere, self.texts = codes, torch.nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, feature, levels, text, prompt=None):
+        self.texts.append(text[0].tolist())
+        return torch.nn.functional.one_hot(self.codes[:, int(levels[0])], 16).float()
+
+
+def test_a_nar_model_is_heard_behind_the_true_lowest_stream(valle_tokens):
+    data, codec = open_tokens(valle_tokens[0], None), load_codec(valle_tokens[1])
+    script = make_script(data)
+    before, after = (streams_of(item, torch.device("cpu"))["rvq"] for item in (script.prompt, script.utterance))
+    nar = TrueCodes(after)
+    take = NARVoice(codec, Refinement()).say(nar, script)
+    whole = codec.decode({"rvq": torch.cat([before, after], dim=-1)})[0, 0].clamp(-1, 1).numpy()
+    np.testing.assert_allclose(take.waveform, whole[script.prompt.num_samples :], atol=1e-6)
+    assert take.ended is None and all(text == script.text_tokens() for text in nar.texts)
+    alone = NARVoice(codec, Refinement()).say(nar, Script(script.utterance, None))
+    assert len(alone.waveform) == script.utterance.num_samples
+
+
+def test_what_is_said_is_scored_beside_the_true_codes(opened, monkeypatch):
+    data, codec, _ = opened
+    data = with_validation(data, 4)
+    scripts = choose_scripts(data, 2)
+    monkeypatch.setattr(training_samples, "load_transcriber", lambda name: Listener(scripts[0].utterance.text))
+    takes = iter([Take(np.zeros(scripts[0].utterance.num_samples, np.float32), True), Take(np.zeros(0), False)])
+    samples = TrainingSamples(data, codec, settings(validation_utterances=2, transcriber="x"), "spoken",
+                              lambda script: next(takes))  # fmt: skip
+    measures = samples.speak(100)
+    seconds = [script.utterance.duration for script in scripts]
+    assert measures["sample.seconds_ratio"] == pytest.approx(seconds[0] / sum(seconds))
+    assert measures["sample.ended"] == 0.5
+    assert measures["sample.wer"] == 100, "nothing is heard in silence"
+    assert 0 < measures["sample.wer_of_codec"] < 100, "of the second text the words of the first are heard"
+    assert [(sound.group, sound.name) for sound in samples.sounds] == [
+        ("text-1", TRUE), ("text-2", TRUE), ("text-1", "spoken"), ("text-2", "spoken")]  # fmt: skip
+    assert samples.sounds[0].caption == f"text: {scripts[0].utterance.text}"
+    assert samples.sounds[2].caption == "heard: (nothing)"
+
+
+def test_a_validation_that_is_not_due_leaves_no_sounds_and_a_nar_model_has_no_say_in_the_end(opened):
+    data, codec, _ = opened
+    quiet = Take(np.zeros(10, np.float32))
+    samples = TrainingSamples(data, codec, settings(samples_every=200), "refined", lambda script: quiet)
+    measures = samples.speak(200)
+    assert set(measures) == {"sample.seconds_ratio"} and samples.sounds
+    assert samples.speak(300) == {} and samples.sounds == []
+
+
+def test_the_same_seed_says_the_same_and_random_numbers_of_training_are_left_alone(opened):
+    data, codec, ar = opened
+    script = make_script(data)
+    nar = NARModel(NARConfig(transformer=SMALL, num_levels=2, codebook_size=16, latent_dim=8,
+                             text_mode="cross" if data.system == "halle" else "prefix")).eval()  # fmt: skip
+    voice = ARVoice(codec, nar)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        takes = [voice.say(ar, seed, script) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(takes[0].waveform, takes[1].waveform)
+    assert not np.array_equal(takes[0].waveform, takes[2].waveform)
+
+
+def test_parts_that_do_not_belong_to_the_store_are_refused(halle_tokens, valle_tokens, tmp_path):
+    made = {}
+    for name, (store, codec) in {"halle": halle_tokens, "valle": valle_tokens}.items():
+        made[name] = tmp_path / name
+        train_nar.run(TrainNARConfig(
+            tokens=str(store), codec=str(codec), out=str(made[name]), device="cpu", window_seconds=0.5,
+            model=NARConfig(transformer=SMALL), training=settings(steps=1, batch_tokens=400, samples_every=0)))
+    data = open_tokens(halle_tokens[0], None)
+
+    def voice(**parts):
+        return find_voice(TrainARConfig(**{name: str(path) for name, path in parts.items()}), data)
+
+    assert voice() is None and voice(codec=halle_tokens[1]).nar is None
+    with pytest.raises(UsageError, match="expected a codec beside --nar"):
+        voice(nar=made["halle"])
+    with pytest.raises(UsageError, match=r"holds tokens of codec `\w{12}`, but"):
+        voice(codec=valle_tokens[1])
+    with pytest.raises(UsageError, match=r"was trained with codec `\w{12}`, the store `\w{12}`; system `valle`"):
+        voice(codec=halle_tokens[1], nar=made["valle"])
+    whole = voice(codec=halle_tokens[1], nar=made["halle"])
+    assert whole.nar.config.num_levels == 2 and whole.what == WHOLE
+    assert whole.windows == Refinement(24, 12, prompt_frames=144)
