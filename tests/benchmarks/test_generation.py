@@ -102,7 +102,7 @@ def test_predictions_of_true_codes_are_the_teacher_forced_ones():
 
 
 def test_divergence_is_none_of_the_same_weights_and_little_of_8_bits(tmp_path):
-    _, tokens = tiny_tokens(tmp_path, "halle")
+    tokens, _ = tiny_tokens(tmp_path, "halle")
     streams = open_store(tokens).stream("quant1").num_codebooks
     config = ARConfig(transformer=TINY.ar, num_codebooks=streams, codebook_size=16, text_vocab_size=40)
     torch.manual_seed(0)

@@ -1,0 +1,50 @@
+"""How a model is loaded, and that settings of how it speaks reach it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_chain import SPEECH, tiny_config
+from torch import nn
+
+from stages.lm.inference import Int8Linear, PackedLinear
+from stages.synthesis import pipeline as pipeline_module
+from stages.synthesis.model import load_speech_model
+from stages.synthesis.pipeline import SpeechPipeline
+from stages.synthesis.prompt import PromptLimits, read_prompt
+
+
+def speak(chain, *overrides):
+    config = tiny_config("synth", *overrides, model=str(chain.model), max_seconds=0.5)
+    pipeline = SpeechPipeline(load_speech_model(config, torch.device("cpu")), config)
+    prompt = read_prompt(SPEECH / "prompt.ogg", pipeline.model.codec, PromptLimits())
+    return pipeline, pipeline.speak("Good evening.", prompt, 1)
+
+
+@pytest.mark.parametrize("precision, kind, dtype", [
+    ("fp32", PackedLinear, torch.float32),
+    ("bf16", PackedLinear, torch.bfloat16),
+    ("int8", Int8Linear, torch.float32),
+])  # fmt: skip
+def test_both_language_models_speak_in_the_precision_asked_for(chain, precision, kind, dtype):
+    pipeline, speech = speak(chain, f"precision={precision}")
+    for model in (pipeline.model.ar, pipeline.model.nar):
+        kinds = {type(module) for module in model.modules()}
+        assert kind in kinds and nn.Linear not in kinds
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        assert not any(parameter.is_meta for parameter in model.state_dict().values())
+    assert speech.waveform.any()
+
+
+def test_settings_of_sampling_and_windows_reach_the_models(chain, monkeypatch):
+    asked = []
+    generate, refine = pipeline_module.generate_batch, pipeline_module.refine
+    monkeypatch.setattr(pipeline_module, "generate_batch", lambda *args, **options: asked.append(
+        (args[3], options["cuda_graphs"])) or generate(*args, **options))
+    monkeypatch.setattr(pipeline_module, "refine", lambda *args: asked.append(args[5]) or refine(*args))
+    speak(chain, "sampling.repetition_window=7", "sampling.repetition_ratio=0.25", "cuda_graphs=true")
+    (sampling, graphs), windows = asked
+    assert (sampling.repetition_window, sampling.repetition_ratio, graphs) == (7, 0.25, True)
+    assert (windows.slide_frames, windows.overlap_frames) == (None, 240)  # 5 s at 48 Hz
+    speak(chain, "slide_seconds=0.5", "overlap_seconds=1")
+    assert (asked[3].slide_frames, asked[3].overlap_frames) == (24, 48)
