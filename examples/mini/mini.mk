@@ -41,12 +41,12 @@ run-mreq = $(HALLE) mreq --teacher $(CODEC) --data $(DATASET) --out $(MREQ) $(SE
 run-packed = $(HALLE) pack --codec $(MREQ) --half --out $(PACKED)
 run-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(PACKED) --out $(GATE)
 run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKENS) $(SETTINGS)
-run-ar = $(HALLE) train-ar --tokens $(TOKENS) --out $(AR) $(SETTINGS) $(OPTIONS)
+run-ar = $(HALLE) train-ar --tokens $(TOKENS) --codec $(PACKED) --out $(AR) $(SETTINGS) $(OPTIONS)
 run-nar = $(HALLE) train-nar --tokens $(TOKENS) --codec $(PACKED) --out $(NAR) $(SETTINGS) $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)
-run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
+run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
 run-valle-nar = $(HALLE) train-nar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
 
 .PHONY: corpus $(QUEUE) figures slice

@@ -42,7 +42,7 @@ _SINGLE_GPU_LM_TRAINING = {"precision": "bf16", "warmup_steps": 2000, "batch_tok
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # precision and warm-up are not in the paper: fp32 is several times slower on the H100s that it used, and MusicGen's
     # recipe, which its language models build on, has 4000 steps. Batches filled the memory of four (section 7.1):
-    # 30,000 tokens of the AR take 58 GiB of 80 (tests/benchmarks/training_memory.py counts them).
+    # 30,000 tokens of the AR take 59 GiB of 80 (tests/benchmarks/training_memory.py counts them).
     "paper": {
         "train-ar": {"training": _PAPER_LM_TRAINING},
         "train-nar": {"training": _PAPER_LM_TRAINING},

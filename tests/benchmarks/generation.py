@@ -1,6 +1,6 @@
 """How fast the language models speak, and in how much memory, at the paper's sizes with random weights: `make bench`.
 
-    step       a cached step of the AR model: weight bytes a second beside PyTorch's linear layer and transformers' MusicGen
+    step       a cached step of the AR model: weight bytes a second beside PyTorch's linear layers, and MusicGen's step
     systems    HALL-E beside VALL-E, the same durations forced: the AR alone and the whole synthesis
     long       90 s beside 10 s, for each second of speech
     memory     what loading a model and speaking for 90 s in bfloat16 adds to a process
@@ -253,13 +253,13 @@ def measure_step(sizes: Sizes, precision: str, turns: int, with_musicgen: bool) 
     if with_musicgen:
         sides["musicgen"] = musicgen_step(sizes.ar, dtype)
     found = take_turns(sides, turns)
-    rates = [num_bytes / ours / (linear_bytes / linear) for ours, linear in zip(found["ours"], found["linear"])]
+    rates = [num_bytes / ours / (linear_bytes / linear) for ours, linear in zip(found["ours"], found["linear"], strict=True)]
     print(f"AR step, {precision}, {COLUMNS} columns: {1000 * statistics.median(found['ours']):.1f} ms, "
           f"{num_bytes / statistics.median(found['ours']) / 1e9:.1f} GB/s of weights; PyTorch's linear layers "
           f"{linear_bytes / statistics.median(found['linear']) / 1e9:.1f} GB/s")
     print(f"  share of that rate       {statistics.median(rates):.2f}   (reach 0.9)")
     if with_musicgen:
-        ratios = [theirs / ours for theirs, ours in zip(found["musicgen"], found["ours"])]
+        ratios = [theirs / ours for theirs, ours in zip(found["musicgen"], found["ours"], strict=True)]
         print(f"  transformers' MusicGen {1000 * statistics.median(found['musicgen']):.1f} ms, "
               f"{statistics.median(ratios):.2f} of ours   (reach 0.97)")
 
@@ -304,7 +304,8 @@ def measure_systems(sizes: Sizes, precision: str, durations: tuple[float, ...] =
         for name, part in parts.items():
             print(f"  {name} {part.total:6.1f} CPU s: {part.shares()}")
             totals[name] += part.total
-    print(f"whole synthesis, these together, {precision}: VALL-E / HALL-E {totals['valle'] / totals['halle']:.2f}   (reach 2.2)")
+    print(f"whole synthesis, these together, {precision}: VALL-E / HALL-E {totals['valle'] / totals['halle']:.2f}"
+          "   (reach 2.2)")
 
 
 def measure_long(sizes: Sizes, precision: str, seconds: float) -> None:
