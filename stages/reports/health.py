@@ -20,6 +20,7 @@ RISE = 1.1  # of the best so far
 EXPLODED = 10.0  # times the median gradient norm
 FLAT_PERPLEXITY = 2.0  # fewer codes in even use than a coin has sides
 LOW_SHARE = 0.25  # of the perplexity of the stream's best codebook
+OVERPOWERING = 5.0  # times the gradient of the waveform's losses
 _LEAST_ROWS = 20  # fewer tell nothing of a trend
 _LOG_WARNING = re.compile(r"(\S+ \S+) (?:WARNING|ERROR|CRITICAL) \S+: (.*)")
 
@@ -66,8 +67,8 @@ def is_low(book: Codebook, books: Sequence[Codebook]) -> bool:
 
 def warnings_of(run_dir: Path, history: dict[str, Series]) -> list[str]:
     """Return one sentence for each thing that deserves a look, the most important first."""
-    return [*_not_finite(history), *_rising(history), *_exploding(history), *_unused(codebooks(history)),
-            *_unheard(run_dir, history), *_logged(run_dir)]
+    return [*_not_finite(history), *_rising(history), *_exploding(history), *_overpowered(history),
+            *_unused(codebooks(history)), *_unheard(run_dir, history), *_logged(run_dir)]
 
 
 def _not_finite(history: dict[str, Series]) -> Iterable[str]:
@@ -102,6 +103,18 @@ def _exploding(history: dict[str, Series]) -> Iterable[str]:
         if known.values[worst] > EXPLODED * median > 0:
             yield (f"the gradient norm of {name.partition('.')[2]} reached {known.values[worst]:.3g} "
                    f"at step {known.steps[worst]}, its median is {median:.3g}")
+
+
+def _overpowered(history: dict[str, Series]) -> Iterable[str]:
+    """Where latents are larger than those a weight was set for, a distillation loss is the only one that counts."""
+    waveform = history.get("gradient_at_h.nac", _NOTHING).finite()
+    for name in ("fld", "hsr"):
+        latent = history.get(f"gradient_at_h.{name}", _NOTHING).finite()
+        if len(waveform.values) and len(latent.values):
+            ratio = float(np.median(latent.values[-_LEAST_ROWS:]) / np.median(waveform.values[-_LEAST_ROWS:]))
+            if ratio > OVERPOWERING:
+                yield (f"{name} pulls {ratio:.0f} times as hard at the latents as the losses of the waveform do: "
+                       f"lower losses.{name}")
 
 
 def _unused(books: Sequence[Codebook]) -> Iterable[str]:

@@ -340,6 +340,8 @@ CALM = [1.0 + 0.1 * (index % 3) for index in range(100)]
     (rows_of("gradient_norm.model", [*CALM[:90], 50.0, *CALM[:5]]), "norm of model reached 50 at step 910"),
     (rows_of("l1", [*FALLING[:50], None, *FALLING[50:]]), "l1 was not finite in 1 of 101 rows, the last at step 510"),
     (codebook_rows({("quant1", 1): 100.0, ("quant1", 2): 20.0}), "quant1 in little use: 2 (perplexity 20)"),
+    ([{"step": 10, "gradient_at_h.nac": 1e-3, "gradient_at_h.fld": 4e-3, "gradient_at_h.hsr": 1e-2}],
+     "hsr pulls 10 times as hard at the latents as the losses of the waveform do: lower losses.hsr"),
     (codebook_rows({("post1", 1): 1.2}), "post1 in little use: 1 (perplexity 1.2)"),
 ])  # fmt: skip
 def test_what_goes_wrong_is_told(tmp_path, rows, message):
@@ -352,6 +354,7 @@ def test_what_goes_wrong_is_told(tmp_path, rows, message):
     rows_of("validation.loss", [3.0, 2.0, 2.2, 2.1]), rows_of("validation.si_sdr", [3.0, 2.0, 5.0, 9.0]),
     rows_of("gradient_norm.model", [50.0, *CALM]), rows_of("gradient_norm.model", CALM),
     codebook_rows({("quant1", 1): 100.0, ("quant1", 2): 30.0, ("quant4", 1): 10.0}), [],
+    [{"step": 10, "gradient_at_h.fld": 9.0}],  # while encoder and decoder are frozen, there is nothing beside it
 ])  # fmt: skip
 def test_what_goes_well_is_not(tmp_path, rows):
     assert warned(tmp_path, rows) == []
