@@ -1,6 +1,6 @@
 # make demo   the whole chain at smoke size on the speech in examples/speech (DATA=FOLDER for your own)
 # make test   environment and tests
-# make bench  speed and memory beside the encodec package
+# make bench  speed and memory: the codec beside the encodec package, the language models beside others (an hour)
 # They need nothing but Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -31,6 +31,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/python tests/benchmarks/generation.py
 	$(BIN)/python tests/benchmarks/training.py
 
 clean:

@@ -37,13 +37,21 @@ def for_speaking(model: nn.Module, precision: Precision = "fp32") -> nn.Module:
     device = next(model.parameters()).device.type
     if precision == "int8" and device != "cpu":
         raise UsageError(f"8-bit weights are for a CPU, got device `{device}`", "-O precision=bf16")
-    if device != "cpu" or not (precision == "int8" or torch.backends.mkldnn.is_available()):
+    kind = Int8Linear if precision == "int8" else PackedLinear
+    if device != "cpu" or (kind is PackedLinear and not can_pack(precision)):
         return model
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, Int8Linear(child) if precision == "int8" else PackedLinear(child))
+                setattr(module, name, kind(child))
     return model
+
+
+def can_pack(precision: Precision) -> bool:
+    """Whether this processor is of those for which packing was measured, and computes in that precision."""
+    if "AVX" not in torch.backends.cpu.get_cpu_capability() or not torch.backends.mkldnn.is_available():
+        return False
+    return precision == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class PackedLinear(nn.Module):

@@ -253,7 +253,8 @@ def measure_step(sizes: Sizes, precision: str, turns: int, with_musicgen: bool) 
     if with_musicgen:
         sides["musicgen"] = musicgen_step(sizes.ar, dtype)
     found = take_turns(sides, turns)
-    rates = [num_bytes / ours / (linear_bytes / linear) for ours, linear in zip(found["ours"], found["linear"], strict=True)]
+    pairs = zip(found["ours"], found["linear"], strict=True)
+    rates = [num_bytes / ours / (linear_bytes / linear) for ours, linear in pairs]
     print(f"AR step, {precision}, {COLUMNS} columns: {1000 * statistics.median(found['ours']):.1f} ms, "
           f"{num_bytes / statistics.median(found['ours']) / 1e9:.1f} GB/s of weights; PyTorch's linear layers "
           f"{linear_bytes / statistics.median(found['linear']) / 1e9:.1f} GB/s")

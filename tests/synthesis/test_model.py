@@ -7,7 +7,7 @@ import torch
 from tiny_chain import SPEECH, tiny_config
 from torch import nn
 
-from stages.lm.inference import Int8Linear, PackedLinear
+from stages.lm.inference import Int8Linear, PackedLinear, can_pack
 from stages.synthesis import pipeline as pipeline_module
 from stages.synthesis.model import load_speech_model
 from stages.synthesis.pipeline import SpeechPipeline
@@ -30,7 +30,8 @@ def test_both_language_models_speak_in_the_precision_asked_for(chain, precision,
     pipeline, speech = speak(chain, f"precision={precision}")
     for model in (pipeline.model.ar, pipeline.model.nar):
         kinds = {type(module) for module in model.modules()}
-        assert kind in kinds and nn.Linear not in kinds
+        packs = kind is Int8Linear or can_pack(precision)
+        assert (kind in kinds) == packs and (nn.Linear in kinds) != packs
         assert {parameter.dtype for parameter in model.parameters()} == {dtype}
         assert not any(parameter.is_meta for parameter in model.state_dict().values())
     assert speech.waveform.any()
