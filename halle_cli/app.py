@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,10 @@ NEXT_STEP = {
     "train-ar": "halle train-nar --tokens {tokens} --codec {codec} --out RUN, then halle pack",
     "train-nar": "halle pack --codec {codec} --ar RUN --nar {out} --out MODEL",
     "pack": "halle synth --text script.txt --prompt ref.wav --model {out}",
+}
+NEXT_STEP_OF_FINETUNING = {
+    "tokenize": "halle train-ar --preset finetune --init {init} --tokens {out} --out RUN, and halle train-nar likewise",
+    "train-ar": "halle train-nar --preset finetune --init {init} --tokens {tokens} --out RUN, then halle pack",
 }
 
 app = typer.Typer(
@@ -109,7 +114,7 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
     if name in UNDIVIDED and os.environ.get("RANK", "0") != "0":
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
-    next_step = None if common["dry_run"] else _next_step(name, settings)
+    next_step = None if common["dry_run"] else _next_step(name, settings, common["preset"])
 
     def work() -> dict[str, Any]:
         from stages.config.resolve import resolve
@@ -119,14 +124,24 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
         config = resolve(name, common["preset"], common["config"], tuple(common["override"] or ()), options)
         stage = importlib.import_module(f"stages.{module}")
         if common["dry_run"]:
-            return {"plan": stage.plan(config), "settings": config.model_dump(mode="json")}
+            return {"plan": stage.plan(config), "settings": config.model_dump(mode="json", exclude=_replaced(config))}
         return stage.run(config)
 
     Console(verbosity, common["json_output"], common["debug"]).run(work, next_step)
 
 
-def _next_step(name: str, settings: dict[str, Any]) -> str:
-    return NEXT_STEP.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})
+def _replaced(config: Any) -> set[str]:
+    """Return the settings that those of the model to start from replace: the plan has them."""
+    return {"model", "window_seconds", "prompt_seconds"} if getattr(config, "keep_architecture", False) else set()
+
+
+def _next_step(name: str, settings: dict[str, Any], preset: str = "mini") -> str:
+    texts = NEXT_STEP
+    if start := settings.get("like") or (preset == "finetune" and settings.get("init")):
+        model = start if (Path(start) / "model.json").is_file() else None  # a run or a store
+        texts = {**NEXT_STEP, **NEXT_STEP_OF_FINETUNING}
+        settings = {**settings, "init": model or "MODEL", "codec": settings["codec"] or model}
+    return texts.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})
 
 
 def _as_typed(key: str, value: Any) -> str:

@@ -118,7 +118,7 @@ def _read_inputs(config: TokenizeConfig) -> Work:
     tokenizer = given_tokenizer(config) or _learned_tokenizer(config, items)
     items, dropped = apply_policy(items, tokenizer, config.unknown_characters)
     parents = {"codec": codec_fingerprint(codec), "data": manifest.fingerprint,
-               "text_tokenizer": tokenizer.fingerprint}
+               "text_tokenizer": tokenizer.fingerprint, "text_normalizer": NORMALIZER_VERSION}
     refuse_other_codec(config, parents["codec"], _loudness(items))
     return Work(manifest, items, codec, tokenizer, parents, dropped, config.shard_utterances)
 

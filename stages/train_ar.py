@@ -19,11 +19,11 @@ from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_to
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
-from stages.metrics.validation import require_transcriber
 from stages.reports.run import update_report
-from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice
+from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice, planned_speech
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
+from stages.training.processes import pick_device
 
 STAGE = "train-ar"
 log = logging.getLogger("halle.train_ar")
@@ -54,9 +54,8 @@ def plan(config: TrainARConfig) -> dict:
     config = keep_architecture(config, "ar")
     data, init, parents = _open(config)
     check_run(STAGE, config, parents)
+    require_compiler(config.training, pick_device(config.device))
     voice = find_voice(config, data)
-    if voice is not None:
-        require_transcriber(config.training)
     with torch.device("meta"):
         model = ARModel(model_config(config, data))
     return {
@@ -64,7 +63,7 @@ def plan(config: TrainARConfig) -> dict:
         "init": init.folder.as_posix() if init else None,
         "model": model.config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "speech_at_validations": voice.what if voice else None,
+        "speech_at_validations": voice and planned_speech(config.training, voice.what),
         "steps": config.training.steps,
         "batches_an_epoch": len(_batch_plan(config, data)),
         "writes": config.out,

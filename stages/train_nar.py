@@ -24,11 +24,18 @@ from stages.lm.nar import NARModel
 from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
 from stages.lm.transformer import valid_positions
-from stages.metrics.validation import require_transcriber
 from stages.reports.run import update_report
-from stages.synthesis.training_samples import NARVoice, TrainingSamples, streams_of, windows_of
+from stages.synthesis.training_samples import (
+    FROM_TRUE_LOWEST,
+    NARVoice,
+    TrainingSamples,
+    planned_speech,
+    streams_of,
+    windows_of,
+)
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
+from stages.training.processes import pick_device
 
 STAGE = "train-nar"
 STATISTICS_BATCHES = 8  # batches whose features set the input statistics
@@ -59,7 +66,7 @@ def plan(config: TrainNARConfig) -> dict:
     config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     check_run(STAGE, config, parents)
-    require_transcriber(config.training)
+    require_compiler(config.training, pick_device(config.device))
     with torch.device("meta"):
         model = NARModel(model_config(config, data, codec))
     return {
@@ -67,7 +74,10 @@ def plan(config: TrainNARConfig) -> dict:
         "codec": config.codec,
         "init": init.folder.as_posix() if init else None,
         "model": model.config.model_dump(mode="json"),
+        "window_seconds": config.window_seconds if data.system == "halle" else None,
+        "prompt_seconds": config.prompt_seconds,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "speech_at_validations": planned_speech(config.training, FROM_TRUE_LOWEST),
         "steps": config.training.steps,
         "batches_an_epoch": len(_batch_plan(config, data, codec)),
         "writes": config.out,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from halle_cli.app import NEXT_STEP, UNDIVIDED, app
+from halle_cli.app import NEXT_STEP, UNDIVIDED, _next_step, app
 from halle_cli.console import Console, _lines
 from stages.config.resolve import CONFIG_OF_STAGE
 
@@ -128,6 +128,20 @@ def test_every_stage_but_the_last_names_an_existing_command_to_go_on_with():
     assert set(NEXT_STEP) == {*CONFIG_OF_STAGE, "pack"} - {"synth", "eval"}
     known = {command.name for command in app.registered_commands}
     assert {text.split()[1] for text in NEXT_STEP.values()} <= known
+
+
+def test_after_tokens_that_suit_a_model_comes_its_fine_tuning(tmp_path):
+    (tmp_path / "model.json").touch()
+    tokens = {"out": "tokens", "data": "data", "codec": None, "text_tokenizer": None}
+    assert _next_step("tokenize", {**tokens, "like": None}).startswith("halle train-ar --tokens tokens --out RUN")
+    said = _next_step("tokenize", {**tokens, "like": str(tmp_path)})
+    assert said.startswith(f"halle train-ar --preset finetune --init {tmp_path} --tokens tokens --out RUN")
+    assert "--init MODEL --tokens" in _next_step("tokenize", {**tokens, "like": "some/run"})
+    run = {"tokens": ["new", "old:0.5"], "out": "run", "init": str(tmp_path), "codec": None}
+    assert _next_step("train-ar", run, "finetune").startswith(
+        f"halle train-nar --preset finetune --init {tmp_path} --tokens new --tokens old:0.5 --out RUN")
+    assert _next_step("train-nar", run, "finetune") == f"halle pack --codec {tmp_path} --ar RUN --nar run --out MODEL"
+    assert "--codec CODEC" in _next_step("train-ar", run), "from a VALL-E, say: no fine-tuning"
 
 
 @pytest.mark.parametrize("error, code, says", [

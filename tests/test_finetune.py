@@ -11,6 +11,7 @@ import tiny_tokens
 import torch
 from safetensors.torch import load_file
 
+from halle_cli.app import app
 from stages import pack, train_ar, train_nar
 from stages.artifacts.checkpoint import load_checkpoint, resolve_checkpoint
 from stages.codec.registry import load_codec
@@ -173,7 +174,9 @@ def test_short_recordings_do_not_shorten_what_a_model_can_say(model, own, tmp_pa
     made = train_ar.ARTask(config, data, minutes, {}).identity()[1]
     assert made["max_frames"] == 720 and made["max_text_tokens"] == data.longest("text") > 1
     frames_at_48_hz = replace(minutes, architecture={**minutes.architecture, "stream": "rvq"})
-    assert train_ar.ARTask(config, data, frames_at_48_hz, {}).identity()[1]["max_frames"] == data.longest("quant1")
+    half_as_long = replace(minutes, architecture={**minutes.architecture, "frame_rate": 4.0})
+    for other in (frames_at_48_hz, half_as_long):
+        assert train_ar.ARTask(config, data, other, {}).identity()[1]["max_frames"] == data.longest("quant1")
 
 
 def test_fine_tuning_runs_again_as_a_run_that_is_finished(model, own, tmp_path):
@@ -182,6 +185,19 @@ def test_fine_tuning_runs_again_as_a_run_that_is_finished(model, own, tmp_path):
     assert result["steps"] == 2
     recorded = json.loads((tmp_path / "ar" / "config.json").read_text(encoding="utf-8"))["config"]
     assert recorded["model.transformer.dim"] == 32 and recorded["keep_architecture"] is True
+
+
+def test_a_dry_run_shows_the_sizes_that_are_kept_and_no_others(model, own, tmp_path, capsys, monkeypatch):
+    logger = logging.getLogger("halle")
+    for name in ("handlers", "propagate", "level"):  # a console takes them over; this gives them back
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    with pytest.raises(SystemExit) as end:
+        app(["train-nar", "--preset", "finetune", "--tokens", own, "--init", model, "--out", str(tmp_path / "nar"),
+             "--dry-run", "--json"])  # fmt: skip
+    shown = json.loads(capsys.readouterr().out)
+    assert end.value.code == 0 and shown["plan"]["model"]["transformer"]["dim"] == 32
+    assert (shown["plan"]["window_seconds"], shown["plan"]["prompt_seconds"]) == (0.5, 0.2)
+    assert not {"model", "window_seconds", "prompt_seconds"} & set(shown["settings"])
 
 
 def test_dropout_is_no_size_and_may_be_set(model, own, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from stages.config.models import CodecConfig, MRVQConfig, QuantizerConfig, SEANe
 from stages.config.stage_configs import TokenizeConfig
 from stages.data.encoding import encode_batch
 from stages.errors import BadInputsError, UsageError
+from stages.text.normalizer import NORMALIZER_VERSION
 from stages.text.tokenizer import TextTokenizer
 
 TEXTS = ["The cat sat on the mat.", "A dog ran home at 5 o'clock.", "She has 2 birds.", "It rains today!",
@@ -245,6 +247,19 @@ def test_a_text_tokenizer_can_be_reused(codec_file: Path, corpus: Path, tmp_path
     assert store[0].text_tokens.tolist() == tokenizer.encode(store[0].text)
     with pytest.raises(UsageError, match="expected a text tokenizer of 300 entries, got 258"):
         tokenize_corpus.run(config.model_copy(update={"text_vocab_size": 300, "out": str(tmp_path / "new")}))
+
+
+def test_a_store_begun_with_texts_of_another_normaliser_is_not_continued(codec_file: Path, corpus: Path, tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    TextTokenizer.train(TEXTS).save(tmp_path / "tokenizer.json")
+    config = settings(codec_file, corpus, tmp_path / "store", text_tokenizer=str(tmp_path / "tokenizer.json"))
+    tokenize_corpus.run(config)
+    (tmp_path / "store" / "checksums.json").unlink()
+    shutil.rmtree(tmp_path / "store" / "shard-00001")
+    monkeypatch.setattr(tokenize_corpus, "NORMALIZER_VERSION", "en-99")
+    for begin in (tokenize_corpus.plan, tokenize_corpus.run):
+        with pytest.raises(UsageError, match=rf"`text_normalizer` was `{NORMALIZER_VERSION}`, is `en-99`"):
+            begin(config)
 
 
 def make_ar(folder: Path, codec_file: Path, tokenizer: TextTokenizer, **changes: object) -> Path:

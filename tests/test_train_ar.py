@@ -139,6 +139,8 @@ def test_a_wrong_codec_is_refused_before_anything_is_written(halle_tokens, valle
     assert not (tmp_path / "ar").exists()
     planned = train_ar.plan(speaking(halle_tokens, tmp_path / "ar"))
     assert planned["speech_at_validations"] == "spoken, lowest stream alone"
+    silent = speaking(halle_tokens, tmp_path / "ar", training={"samples_every": 0, "transcriber": "nobody"})
+    assert train_ar.plan(silent)["speech_at_validations"] is None
 
 
 def test_a_model_that_would_not_speak_as_it_is_trained_is_not_trained(halle_tokens, tmp_path, monkeypatch):
@@ -174,6 +176,14 @@ def test_checkpointed_steps_are_the_same_and_a_run_may_change_to_them(halle_toke
     config = make_config(halle_tokens[0], tmp_path / "parts", steps=6, training={"checkpoint_activations": True})
     first, second = weights(whole), weights(train_ar.run(config))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_compiler_that_there_is_not_is_missed_by_the_plan_too(halle_tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_speed, "BACKEND", "none-of-this-name")
+    config = make_config(halle_tokens[0], tmp_path / "ar", training={"compile": True})
+    for begin in (train_ar.plan, train_ar.run):
+        with pytest.raises(MissingModelError, match=r"`training.compile` does not work"):
+            begin(config)
 
 
 def test_a_recogniser_that_there_is_not_is_refused_before_training(halle_tokens, tmp_path):

@@ -24,7 +24,7 @@ $1: $(RUNS)/$1/model/model.json
 
 ifeq ($5,)
 $(RUNS)/$1/ar/$(DONE): $(RUNS)/tokens/$2-$3/$(DONE) $(if $4,$(RUNS)/$4/ar/$(DONE))
-	$(HALLE) train-ar --config language-models/$1.yaml --tokens $(RUNS)/tokens/$2-$3 --out $(RUNS)/$1/ar --preset $(PRESET) $(if $4,--init $(RUNS)/$4/ar) $(OPTIONS)
+	$(HALLE) train-ar --config language-models/$1.yaml --tokens $(RUNS)/tokens/$2-$3 --codec $(RUNS)/$2 --out $(RUNS)/$1/ar --preset $(PRESET) $(if $4,--init $(RUNS)/$4/ar) $(OPTIONS)
 endif
 
 $(RUNS)/$1/nar/$(DONE): $(RUNS)/tokens/$2-$3/$(DONE) $(if $4,$(RUNS)/$4/nar/$(DONE))

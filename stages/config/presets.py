@@ -73,8 +73,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "mreq": {
             # latents of `spectral` are so large that at a weight of 1 FLD and HSR pull 10 to 15 times as hard as L_NAC
             "frozen_steps": 2500, "crop_seconds": 2.0, "losses": {**_MINI_LOSSES, "fld": 0.05, "hsr": 0.05},
-            "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 9000},
-            "training": {"steps": 9000, "learning_rate": 5e-4, "warmup_steps": 100, **_MINI_CODEC_TRAINING},
+            "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 10_800},
+            "training": {"steps": 10_800, "learning_rate": 5e-4, "warmup_steps": 100, **_MINI_CODEC_TRAINING},
         },
         # an interrupted shard is begun again, so shards are small enough for a run of minutes
         "tokenize": {"shard_utterances": 100},

@@ -34,6 +34,9 @@ def resolve(stage: str, preset: str = "mini", file: str | None = None, overrides
     """
     if preset not in PRESETS:
         raise UsageError(f"expected a preset of {', '.join(PRESETS)}, got `{preset}`" + did_you_mean(preset, PRESETS))
+    if preset == "finetune" and stage in ("train-codec", "mreq"):
+        raise UsageError("`finetune` is for language models: with another codec they would read other codes",
+                         "choose another --preset to train a codec")
     config_class = CONFIG_OF_STAGE[stage]
     merged: dict[str, Any] = config_class().model_dump()  # nested settings keep this stage's own defaults
     _merge(merged, PRESETS[preset].get(stage, {}))

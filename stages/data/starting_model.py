@@ -96,6 +96,7 @@ def longest_heard(data: TokenData, init: Checkpoint | None) -> dict[str, int]:
     One that has spoken for minutes does not unlearn it in a few steps on short clips.
     """
     longest = {"max_frames": data.longest(data.lowest.name), "max_text_tokens": data.longest("text")}
-    if init is None or init.architecture["stream"] != data.lowest.name:
+    frames = {"stream": data.lowest.name, "frame_rate": data.lowest.frame_rate}
+    if init is None or any(init.architecture[name] != ours for name, ours in frames.items()):
         return longest
     return {name: max(ours, init.architecture[name]) for name, ours in longest.items()}

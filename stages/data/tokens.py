@@ -108,9 +108,12 @@ def _split(store: TokenMixture, lowest: str) -> tuple[np.ndarray, np.ndarray]:
         for place in range(len(store.ingredients))
     ]
     validation = np.array([index for turn in zip_longest(*held_out) for index in turn if index is not None], dtype=int)
+    silent = [f"`{item.store.path}`" for item, items in zip(store.ingredients, held_out, strict=True) if not len(items)]
     if len(validation) == 0:
         log.warning("no utterances of split `validation`: validating on training utterances")
         validation = train[copy[train] == 1]
+    elif silent:
+        log.warning("no utterances of split `validation` in %s: validating on the other stores", ", ".join(silent))
     return train, validation
 
 

@@ -29,6 +29,15 @@ from stages.lm.transformer import (
     sinusoids,
 )
 
+# A step attends to a multiple of this many columns. oneDNN, which multiplies in bfloat16, makes and keeps a program for
+# every shape that it meets: with a new shape at each step, speaking for 90 s took 3.5 GB more.
+VISIBLE_COLUMNS = 32
+
+
+def visible_columns(needed: int, capacity: int, multiple: int) -> int:
+    """Round up to a multiple, as far as there are columns."""
+    return min(-(-needed // multiple) * multiple, capacity)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -61,7 +70,6 @@ class Decoding:
     column: Tensor  # [1], the next one: `width` on the device
     steps: Tensor  # [batch], each item's position in its own audio
     readable: Tensor
-    gaps: bool
 
 
 def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
@@ -160,7 +168,6 @@ class ARModel(nn.Module):
             column=columns[width - 1 : width] + 1,
             steps=step_lengths + 1,
             readable=(columns < lengths[:, None])[:, None, None],
-            gaps=int(lengths.min()) < width,
         )
         mask = self._mask(text_lengths, width)
         context = Context(causal=True, mask=mask, cache=state.cache, columns=columns[:width], visible=width)
@@ -170,16 +177,17 @@ class ARModel(nn.Module):
     def advance(self, column: Tensor, state: Decoding) -> Tensor:
         """Read one delayed column [batch, codebooks]; return the logits for the next, as `begin` does."""
         state.width += 1
-        return self.step(column, state, state.width, masked=state.gaps)
+        return self.step(column, state, visible_columns(state.width, state.cache.capacity, VISIBLE_COLUMNS))
 
-    def step(self, column: Tensor, state: Decoding, visible: int, masked: bool = True) -> Tensor:
+    def step(self, column: Tensor, state: Decoding, visible: int) -> Tensor:
         """Do the arithmetic of `advance`, attending to the first `visible` columns as far as they are readable.
 
         It changes tensors of `state` in place and asks none for its value, so a graph of it can be replayed.
         """
         state.readable.index_fill_(3, state.column, True)
-        mask = state.readable[..., :visible] if masked else None
-        context = Context(mask=mask, cache=state.cache, columns=state.column, visible=visible)
+        context = Context(
+            mask=state.readable[..., :visible], cache=state.cache, columns=state.column, visible=visible
+        )
         hidden = self.transformer(self._embed_audio(column.unsqueeze(-1), state.steps), context)[:, 0]
         state.column += 1
         state.steps += 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import UsageError
-from stages.lm.ar import ARModel, Decoding
+from stages.lm.ar import ARModel, Decoding, visible_columns
 
 log = logging.getLogger("halle.synth")
 
@@ -102,7 +102,7 @@ class GraphedSteps:
     def __call__(self, column: Tensor, state: Decoding) -> Tensor:
         if state is not self.state:
             raise ValueError("graphs are of one state: they read and write its tensors")
-        visible = visible_columns(state.width + 1, state.readable.shape[-1])
+        visible = visible_columns(state.width + 1, state.cache.capacity, GRAPH_COLUMNS)
         self.column = column.clone() if self.column is None else self.column.copy_(column)
         if self.works and visible not in self.graphs:
             self._capture(visible)
@@ -136,8 +136,3 @@ class GraphedSteps:
         with torch.cuda.graph(graph):
             logits = self.ar.step(self.column, self.state, visible)
         return graph, logits
-
-
-def visible_columns(needed: int, capacity: int) -> int:
-    """Round up to a multiple of `GRAPH_COLUMNS`, at most `capacity`."""
-    return min(-(-needed // GRAPH_COLUMNS) * GRAPH_COLUMNS, capacity)

@@ -124,7 +124,7 @@ def attend_once(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     """
     scores = (keys @ query.transpose(-1, -2)).transpose(-1, -2).float() / math.sqrt(query.shape[-1])
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = torch.where(mask, scores, -torch.inf)
     return scores.softmax(-1).to(values.dtype) @ values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from stages.synthesis.output import SpeechWriter, output_files
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import Prompt
 from stages.synthesis.takes import Script, Speech
+from stages.text.normalizer import drop_control_characters
 
 log = logging.getLogger("halle.synth")
 
@@ -107,17 +108,32 @@ def _from_row(number: int, row: dict, folder: Path, config: SynthConfig) -> Item
 
 def _checked(item: Item, taken: Counter) -> Item:
     """Return the item, with the problem that can be seen without a model. File names of ids may not be equal."""
-    taken[file_stem(item.id).lower()] += 1
-    times, problem = taken[file_stem(item.id).lower()], item.problem
-    if times > 1:
-        return Item(f"{item.id} ({times})", "", "", None, f"id `{item.id}` was seen before")
-    if not problem and not item.prompt:
-        problem = "it has no prompt"
-    elif not problem and not Path(item.prompt).is_file():
-        problem = f"prompt `{item.prompt}` does not exist"
-    elif not problem and not has_words(item.text):
-        problem = "the text is empty after normalisation"
-    return Item(item.id, "", "", None, problem) if problem else item
+    name = _file_name(item.id)
+    taken[name] += 1
+    if taken[name] > 1:
+        while taken[_file_name(renamed := f"{item.id} ({taken[name]})")]:
+            taken[name] += 1
+        taken[_file_name(renamed)] += 1
+        return Item(renamed, "", "", None, f"id `{item.id}` was seen before")
+    problem = item.problem or _problem(item)
+    return Item(item.id, "", "", None, problem) if problem else replace(item, text=drop_control_characters(item.text))
+
+
+def _file_name(item_id: str) -> str:
+    return file_stem(item_id).lower()  # some disks do not tell upper case from lower
+
+
+def _problem(item: Item) -> str:
+    if not item.id.strip():
+        return "its id is empty"
+    if not item.prompt:
+        return "it has no prompt"
+    if not Path(item.prompt).is_file():
+        return f"prompt `{item.prompt}` does not exist"
+    try:
+        return "" if has_words(item.text) else "the text is empty after normalisation"
+    except UsageError as error:  # characters that are none
+        return error.message
 
 
 def settings_of(config: SynthConfig) -> str:

@@ -92,9 +92,10 @@ def sentences_of(paragraph: str) -> list[str]:
     found, begin = [], 0
     for match in _MAYBE_END.finditer(paragraph):
         sentence, rest = paragraph[begin : match.end()].strip(), paragraph[match.end() :]
-        if _INITIAL.search(sentence) or not has_words(sentence) or not has_words(rest):
+        near = rest[:_LOOK_AHEAD]  # a long rest is read for every sentence only where nothing near it can be said
+        if _INITIAL.search(sentence) or not has_words(sentence) or not (has_words(near) or has_words(rest)):
             continue
-        first, *others = split_sentences(normalize(f"{sentence} {rest[:_LOOK_AHEAD]}"))
+        first, *others = split_sentences(normalize(f"{sentence} {near}"))
         if others and first == normalize(sentence):
             found.append(sentence)
             begin = match.end()
@@ -153,8 +154,8 @@ def _fitting(text: str, count: Count, room: Room) -> list[Sentence]:
     if whole.tokens <= limit:
         return [whole]
     parts = [Sentence(part, count(part), goes_on=True) for part in _split_words(text.split(), count, limit)]
-    log.warning("a sentence of %d text tokens is longer than one pass: it is split into %d parts: `%.40s...`",
-                whole.tokens, len(parts), text)
+    log.warning("a sentence of %d text tokens is longer than one pass: %s: `%.40s...`", whole.tokens,
+                f"it is split into {len(parts)} parts" if len(parts) > 1 else "a single word, it is not split", text)
     return [*parts[:-1], replace(parts[-1], goes_on=False)]
 
 

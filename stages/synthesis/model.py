@@ -12,6 +12,7 @@ from torch import nn
 import stages
 from stages.artifacts.checkpoint import MODEL_FILE as TENSORS_FILE
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, stream_tensors
+from stages.artifacts.storage import is_complete
 from stages.codec.base import Codec
 from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
@@ -56,6 +57,14 @@ def find_parts(config: SpeechConfig) -> dict[str, str]:
         return given
     folder = find_model(config.model)
     return {part: given.get(part, str(folder / part)) for part in PARTS}
+
+
+def find_codec(config: SpeechConfig) -> str:
+    """Return the path of the codec: the given one, the model folder's, or the one that ships with the package."""
+    shipped = PACKAGED_MODEL / "codec"
+    if not (config.codec or config.model or os.environ.get("HALLE_MODEL")) and is_complete(shipped):
+        return str(shipped)
+    return config.codec or find_parts(config)["codec"]
 
 
 def find_model(model: str | None) -> Path:

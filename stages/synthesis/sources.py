@@ -27,7 +27,7 @@ from stages.errors import UsageError
 from stages.metrics.scoring import RECORDINGS, Output, Sound, resample
 from stages.metrics.test_set import Case, Hypotheses, cut_prompt, match_hypotheses
 from stages.randomness import derive_seed
-from stages.synthesis.model import find_parts, load_speech_model
+from stages.synthesis.model import find_codec, find_parts, load_speech_model
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
 
@@ -58,7 +58,7 @@ def find_sources(config: EvalConfig, utterances: Sequence[Utterance]) -> tuple[S
         folder = Path(config.hypotheses)
         sources = [hypotheses_source(folder, match_hypotheses(utterances, folder))]
     elif config.setting == "reconstruction":
-        paths = (config.codec or find_parts(config)["codec"], *config.further_codecs)
+        paths = (find_codec(config), *config.further_codecs)
         sources = [codec_source(path) for path in paths]
     else:
         sources = [model_source(config)]

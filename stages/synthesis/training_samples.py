@@ -21,7 +21,7 @@ from stages.artifacts.samples import Sample
 from stages.artifacts.token_store import TokenUtterance
 from stages.codec.base import Codec, Streams
 from stages.config.models import NARConfig
-from stages.config.stage_configs import LMTrainingConfig, SamplingConfig, TrainARConfig
+from stages.config.stage_configs import LMTrainingConfig, SamplingConfig, SpeechConfig, TrainARConfig
 from stages.data.token_codec import open_codec
 from stages.data.tokens import TokenData
 from stages.errors import UsageError
@@ -31,6 +31,7 @@ from stages.lm.nar import NARModel, Refinement, refine
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import numbers_of
+from stages.metrics.validation import require_transcriber
 from stages.randomness import derive_seed
 from stages.speech.transcriber import Transcriber, load_transcriber
 
@@ -70,9 +71,10 @@ def choose_scripts(data: TokenData, number: int) -> list[Script]:
     """Return the first `number` short validation utterances of different texts, those with a prompt before others."""
     rows, items = data.store.rows, [int(index) for index in data.validation]
     items = [index for index in items if rows[index]["duration"] <= LONGEST_SECONDS] or items
-    by_speaker: dict[str, list[int]] = {}
+    stores = data.store.origins()[0]
+    by_speaker: dict[tuple[int, str], list[int]] = {}  # a name may be somebody else's in another store
     for index in items:
-        by_speaker.setdefault(rows[index]["speaker"], []).append(index)
+        by_speaker.setdefault((stores[index], rows[index]["speaker"]), []).append(index)
     prompts = {}
     for said in by_speaker.values():
         prompts |= {index: said[0] if index != said[0] else next(iter(said[1:]), None) for index in said}
@@ -87,6 +89,14 @@ def streams_of(utterance: TokenUtterance, device: torch.device) -> Streams:
     """Return all codes of an utterance as a batch of one."""
     return {name: torch.from_numpy(codes.T.astype(np.int64))[None].to(device)
             for name, codes in utterance.codes.items()}  # fmt: skip
+
+
+def planned_speech(training: LMTrainingConfig, what: str) -> str | None:
+    """Return `what`, or None when no validation is to speak. Raises `MissingModelError` without its recogniser."""
+    if training.samples_every == 0 or training.validation_utterances == 0:
+        return None
+    require_transcriber(training)
+    return what
 
 
 class TrainingSamples:
@@ -156,7 +166,6 @@ class ARVoice:
     codec: Codec
     nar: NARModel | None = None
     windows: Refinement = field(default_factory=Refinement)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property
     def what(self) -> str:
@@ -174,9 +183,10 @@ class ARVoice:
         text = torch.tensor(script.text_tokens(), device=device)
         prompt = None if script.prompt is None else streams_of(script.prompt, device)
         given = None if prompt is None else prompt[lowest.name][0, : lowest.num_codebooks]
-        rule = self.sampling
+        rule = SamplingConfig()  # as `halle synth`, told nothing else
         limit = max(1, round(LONGEST_RATIO * script.utterance.duration * lowest.frame_rate))
-        drawing = Sampling(limit, min_frames=1, temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
+        drawing = Sampling(limit, 1, rule.temperature, rule.top_k, rule.top_p, rule.repetition_window,
+                           rule.repetition_ratio)  # fmt: skip
         generator = torch.Generator().manual_seed(derive_seed(seed, "sample", script.utterance.id))
         written = generate(ar, text, given, drawing, generator)
         waveform = self._decode(written.codes[None], text[None], prompt)
@@ -212,11 +222,12 @@ class NARVoice:
 
 
 def windows_of(codec: Codec, window_seconds: float | None, prompt_seconds: float) -> Refinement:
-    """Return how a NAR model of these settings reads: windows that overlap by half."""
-    rate = codec.hierarchy.frame_rate
-    window = None if window_seconds is None else max(2, round(window_seconds * rate))
-    slide = None if window is None else window // 2
-    return Refinement(window, slide, prompt_frames=max(1, round(prompt_seconds * rate)))
+    """Return how `halle synth`, told nothing else, reads with a NAR model of these settings."""
+    rate, spoken = codec.hierarchy.frame_rate, SpeechConfig()
+    window = None if window_seconds is None else max(1, round(window_seconds * rate))
+    slide = None if window is None or spoken.slide_seconds is None else min(window, round(spoken.slide_seconds * rate))
+    return Refinement(window, slide, round(spoken.overlap_seconds * rate), spoken.window_mode,
+                      prompt_frames=max(1, round(prompt_seconds * rate)))  # fmt: skip
 
 
 def find_voice(config: TrainARConfig, data: TokenData) -> ARVoice | None:

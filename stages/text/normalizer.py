@@ -56,7 +56,7 @@ def normalize_with_changes(text: str, language: str = "en") -> Normalised:
     _check_surrogates(text)
     english = language == "en"
     changes = _cleaning_changes(text, english)
-    before, text = None, _clean(text, english, warn=True)
+    before, text = None, _clean(drop_control_characters(text), english)
     # Words put in place of a symbol can meet a combining mark that stood after it, which NFKC then joins.
     while before != text:
         before = text
@@ -64,6 +64,21 @@ def normalize_with_changes(text: str, language: str = "en") -> Normalised:
         text = _clean(text, english)
         changes += found
     return Normalised(text, tuple(changes))
+
+
+def drop_control_characters(text: str) -> str:
+    """Return a text without characters that are neither seen nor spaces, such as NUL or a soft hyphen; warn of them.
+
+    Whoever normalises a text part by part drops them from the whole first: one warning instead of one for each part.
+    """
+    kept = _without_control(text)
+    if len(kept) < len(text):
+        log.warning("removed %d control characters from a text", len(text) - len(kept))
+    return kept
+
+
+def _without_control(text: str) -> str:
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def _cleaning_changes(text: str, english: bool) -> list[Change]:
@@ -78,14 +93,11 @@ def _check_surrogates(text: str) -> None:
                          "the text was decoded wrongly: save it again as UTF-8")
 
 
-def _clean(text: str, english: bool, warn: bool = False) -> str:
+def _clean(text: str, english: bool) -> str:
     """Unify characters and spaces; drop control and format characters. English needs the dashes between digits."""
     text = re.sub(f"(?<=[0-9])(?=[{_FRACTION_CHARACTERS}])", " ", text)  # NFKC turns `1½` into `11⁄2`
-    text = _unify(text, english)
-    kept = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-    if warn and len(kept) < len(text):
-        log.warning("removed %d control characters from a text", len(text) - len(kept))
-    text = _unify(unicodedata.normalize("NFKC", kept), english).replace("⁄", "/")
+    text = _without_control(_unify(text, english))
+    text = _unify(unicodedata.normalize("NFKC", text), english).replace("⁄", "/")
     text = "".join(c if c.isascii() else _ascii_digit(c) for c in text)
     return " ".join(text.split())
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from stages.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from stages.artifacts.token_store import open_store
-from stages.codec.base import Codec
+from stages.codec.base import Codec, Streams
 from stages.codec.inference import for_inference
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.registry import codec_fingerprint, export_codec
@@ -42,7 +42,7 @@ from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Q
 from stages.config.stage_configs import SpeechConfig
 from stages.lm.ar import ARModel
 from stages.lm.delay import delay
-from stages.lm.generate import Sampling, generate
+from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.inference import GraphedSteps, for_speaking, weight_dtype
 from stages.lm.nar import NARModel, Refinement, refine
 from stages.synthesis.model import load_speech_model
@@ -67,7 +67,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Parts:
-    """CPU seconds of one synthesis; the codec's are those of the prompt, of its part in refinement and of decoding."""
+    """CPU seconds of one synthesis; the codec's are those of its modules in refinement and of decoding."""
 
     ar: float
     nar: float
@@ -94,23 +94,74 @@ class System:
     nar: NARModel
     codec: Codec
 
-    @torch.inference_mode()
-    def speak(self, seconds: float) -> Parts:
-        """Speak for exactly so long after the prompt; the text is as long as it would be."""
-        hierarchy, watch = self.codec.hierarchy, [time.process_time()]
-        prompt = self.codec.encode(torch.randn(1, 1, round(PROMPT_SECONDS * self.codec.sample_rate)) / 10)
+    def request(self, seconds: float) -> tuple[Streams, Tensor, Tensor, Sampling]:
+        """Return a prompt, text as long as what is said in so many seconds, and what the AR is asked."""
+        lowest = self.codec.hierarchy.lowest
+        with torch.inference_mode():
+            prompt = self.codec.encode(torch.randn(1, 1, round(PROMPT_SECONDS * self.codec.sample_rate)) / 10)
         text = torch.randint(258, (round((PROMPT_SECONDS + seconds) * TOKENS_PER_SECOND),))
-        frames = round(seconds * hierarchy.lowest.frame_rate)
-        known = prompt[hierarchy.lowest.name][0, : self.ar.config.num_codebooks]
-        watch.append(time.process_time())
-        written = generate(self.ar, text, known, Sampling(frames, frames, top_k=250), torch.Generator())
-        watch.append(time.process_time())
-        windows = default_windows()
-        timed = _Timed(self.nar)
-        self.codec.decode(refine(timed, hierarchy, written.codes[None], text[None], prompt, windows))
-        watch.append(time.process_time())
-        ar = watch[2] - watch[1]
-        return Parts(ar, timed.seconds, watch[3] - watch[0] - ar - timed.seconds)
+        frames = round(seconds * lowest.frame_rate)
+        return prompt, text, prompt[lowest.name][0, : self.ar.config.num_codebooks], Sampling(frames, frames, top_k=250)
+
+    @torch.inference_mode()
+    def render(self, codes: Tensor, text: Tensor, prompt: Streams) -> tuple[float, float]:
+        """Refine and decode; return the CPU seconds of the NAR and of the codec."""
+        timed, begun = _Timed(self.nar), time.process_time()
+        self.codec.decode(refine(timed, self.codec.hierarchy, codes[None], text[None], prompt, default_windows()))
+        return timed.seconds, time.process_time() - begun - timed.seconds
+
+
+def speak(systems: dict[str, System], seconds: float) -> dict[str, Parts]:
+    """Let systems speak for exactly so long after a prompt, their AR models step by step in turns.
+
+    Memory is what an AR model waits for, and other programs want it now more and now less: a system that runs while
+    another rests would be compared with another machine.
+    """
+    turns, jobs = _Turns(), {}
+    for name, system in systems.items():
+        prompt, text, known, sampling = system.request(seconds)
+        turns.add(name, system.ar, text, known, sampling)
+        jobs[name] = text, prompt
+    return {name: Parts(ar, *systems[name].render(written.codes, *jobs[name]))
+            for name, (written, ar) in turns.finish().items()}
+
+
+class _Turns:
+    """Threads that generate, of which the one that has done the smaller share of its steps is let go on."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, float] = {}
+        self.results: dict[str, tuple[Generation, float]] = {}
+        self.threads: list[threading.Thread] = []
+        self.changed = threading.Condition()
+
+    def add(self, name: str, *arguments: object) -> None:
+        self.done[name] = 0.0
+        self.threads.append(threading.Thread(target=self._generate, args=(name, *arguments)))
+
+    def finish(self) -> dict[str, tuple[Generation, float]]:
+        """Run all; return what each generated and its CPU seconds."""
+        for thread in self.threads:
+            thread.start()
+        for thread in self.threads:
+            thread.join()
+        return self.results
+
+    def _generate(self, name: str, ar: ARModel, text: Tensor, known: Tensor, sampling: Sampling) -> None:
+        steps = sampling.max_frames + ar.config.num_codebooks
+        torch.set_num_threads(torch.get_num_threads())  # a thread's own setting
+        self._wait(name, 0.0)
+        begun = time.thread_time()
+        written = generate_batch(ar, [text], [known], sampling, [torch.Generator()],
+                                 on_step=lambda: self._wait(name, 1 / steps))[0]  # fmt: skip
+        self.results[name] = written, time.thread_time() - begun
+        self._wait(name, 2.0)
+
+    def _wait(self, name: str, share: float) -> None:
+        with self.changed:
+            self.done[name] += share
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.done[name] > 1 or self.done[name] <= min(self.done.values()) + 1e-6)
 
 
 class _Timed:
@@ -293,13 +344,12 @@ def _gpu_seconds(function: Callable[[], object], turns: int) -> float:
     return (time.perf_counter() - begun) / turns
 
 
-def measure_systems(sizes: Sizes, precision: str, durations: tuple[float, ...] = (4.0, 7.0, 10.0)) -> None:
+def measure_systems(sizes: Sizes, precision: str, durations: tuple[float, ...] = (4.0, 10.0)) -> None:
     systems = make_systems(sizes, precision)
-    for system in systems.values():
-        system.speak(1.0)
+    speak(systems, 1.0)
     totals = dict.fromkeys(systems, 0.0)
     for seconds in durations:
-        parts = {name: system.speak(seconds) for name, system in systems.items()}
+        parts = speak(systems, seconds)
         print(f"{seconds:g} s of speech, {precision}: AR of VALL-E / HALL-E {parts['valle'].ar / parts['halle'].ar:.2f}"
               f"   (reach 4.7 at 4 s, 5.2 at 10 s)")
         for name, part in parts.items():
@@ -310,9 +360,8 @@ def measure_systems(sizes: Sizes, precision: str, durations: tuple[float, ...] =
 
 
 def measure_long(sizes: Sizes, precision: str, seconds: float) -> None:
-    halle = make_systems(sizes, precision)["halle"]
-    halle.speak(1.0)
-    short, long = halle.speak(10.0), halle.speak(seconds)
+    halle = {"halle": make_systems(sizes, precision)["halle"]}
+    short, long = (speak(halle, length)["halle"] for length in (10.0, seconds))
     print(f"HALL-E, {precision}, {seconds:g} s against 10 s, per second of speech: "
           f"{long.total / seconds / (short.total / 10):.2f} times   (at most 1.5); {long.shares()}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import generation
 import pytest
 import torch
@@ -44,30 +46,39 @@ def test_the_rate_of_linear_layers_counts_every_byte_that_they_read(monkeypatch)
     assert sum(seen) == bytes_read
 
 
-def test_both_systems_share_one_transformer_and_speak_as_long_as_asked(monkeypatch):
-    spoken = []
+class FakeCodec:
+    """Encodes any prompt as 3 s at the lowest rate of a system."""
+
+    sample_rate = 24_000
+
+    def __init__(self, name, rate):
+        self.hierarchy = SimpleNamespace(lowest=SimpleNamespace(name=name, frame_rate=rate))
+
+    def encode(self, waveform):
+        return {self.hierarchy.lowest.name: torch.zeros(1, 6, round(3 * self.hierarchy.lowest.frame_rate)).long()}
+
+    def decode(self, streams):
+        return None
+
+
+def test_systems_share_a_transformer_take_turns_and_speak_as_long_as_asked(monkeypatch):
     halle = make_ar(TINY, 6)
     valle = make_ar(TINY, 1, around=halle.transformer)
     assert valle.transformer is halle.transformer and len(valle.heads) == 1
-    generate = generation.generate
-    monkeypatch.setattr(generation, "generate", lambda *args: spoken.append(generate(*args)) or spoken[-1])
-    monkeypatch.setattr(generation, "refine", lambda *args: None)
-
-    class FakeCodec:
-        sample_rate = 24_000
-
-        class hierarchy:
-            class lowest:
-                name, frame_rate = "quant1", 8.0
-
-        def encode(self, waveform):
-            return {"quant1": torch.zeros(1, 6, 24, dtype=torch.long)}
-
-        def decode(self, streams):
-            return None
-
-    parts = generation.System(halle, None, FakeCodec()).speak(2.0)
-    assert spoken[0].codes.shape == (6, 24 + 16) and parts.ar > 0
+    spoken, order = {}, []
+    monkeypatch.setattr(generation, "refine", lambda nar, _, codes, *rest: spoken.update({nar.nar: codes.shape}))
+    for name, model in (("halle", halle), ("valle", valle)):
+        advance = model.advance
+        monkeypatch.setattr(model, "advance", lambda *args, name=name, own=advance: order.append(name) or own(*args))
+    systems = {
+        "halle": generation.System(halle, "halle", FakeCodec("quant1", 8.0)),
+        "valle": generation.System(valle, "valle", FakeCodec("rvq", 48.0)),
+    }
+    parts = generation.speak(systems, 1.0)
+    assert spoken == {"halle": (1, 6, 24 + 8), "valle": (1, 1, 144 + 48)}
+    assert all(part.ar > 0 for part in parts.values())
+    half = order[: len(order) // 2]
+    assert half.count("halle") / order.count("halle") == pytest.approx(0.5, abs=0.15)
 
 
 def test_shares_add_up():

@@ -9,7 +9,7 @@ from tiny_tokens import tiny_tokens
 from stages.artifacts.token_store import open_store
 from stages.data.batching import BatchPlan
 from stages.data.mixture import Ingredient, TokenMixture, open_mixture, parse_tokens
-from stages.data.tokens import ar_batch, ar_lengths, open_tokens
+from stages.data.tokens import _split, ar_batch, ar_lengths, open_tokens
 from stages.errors import UsageError
 
 
@@ -128,6 +128,16 @@ def test_validation_begins_with_all_stores_and_holds_no_copies(halle_tokens, old
     assert len(data.train) == 2 * 9 + 3 * 30 and data.describe()["train_utterances"] == 9 + 30
 
 
+def test_a_store_that_validation_hears_nothing_of_is_warned_about(halle_tokens, old, caplog):
+    open_tokens((str(halle_tokens[0]), str(old)), None)
+    assert "no utterances" not in caplog.text
+    whole, lacking = open_store(halle_tokens[0]), open_store(old)
+    for shard in lacking._shards:
+        shard.rows = [{**row, "split": "train"} for row in shard.rows]
+    _, validation = _split(TokenMixture([Ingredient(whole), Ingredient(lacking)]), "quant1")
+    assert validation.max() < len(whole) and f"`validation` in `{old}`" in caplog.text
+
+
 def test_a_mixture_gives_batches_of_its_own_utterances(halle_tokens, old):
     data = open_tokens((str(halle_tokens[0]), str(old)), None)
     items = data.train[[0, -1]]
@@ -170,8 +180,6 @@ def test_a_store_with_nothing_to_train_on_is_named(halle_tokens, old):
     for shard in data._shards:
         shard.rows = [{**row, "split": "test"} for row in shard.rows]
     mixture = TokenMixture([Ingredient(open_store(halle_tokens[0])), Ingredient(data)])
-    from stages.data.tokens import _split
-
     with pytest.raises(UsageError, match=f"split `train` in `{old}`"):
         _split(mixture, "quant1")
 

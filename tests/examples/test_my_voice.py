@@ -91,6 +91,15 @@ def test_without_old_data_the_own_store_is_trained_on_alone(tmp_path):
     assert all(words.count("--tokens") == 1 for words in trainings)
 
 
+def test_a_model_that_is_forgotten_is_asked_for_even_when_the_tokens_are_there(tmp_path):
+    for done in ("data", "tokens"):
+        (tmp_path / done).mkdir()
+        (tmp_path / done / "checksums.json").touch()
+    made = subprocess.run(["make", "-C", str(MY_VOICE), "model", "HALLE=true", f"RUNS={tmp_path}"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert made.returncode and "give MODEL=FOLDER" in made.stdout
+
+
 def test_both_models_are_scored_on_the_same_held_out_texts(tmp_path):
     before, after = commands("scores", DATA="x", MODEL="m", RUNS=tmp_path)[-2:]
     assert before[:4] == after[:4] == ["halle", "eval", "--set", str(tmp_path / "data")]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_tokens import tiny_tokens
 
 from stages import train_nar
 from stages.codec.probe import block_contributions
 from stages.codec.registry import load_codec
 from stages.config.models import ARConfig, NARConfig, TransformerConfig
-from stages.config.stage_configs import LMTrainingConfig, TrainARConfig, TrainNARConfig
+from stages.config.stage_configs import LMTrainingConfig, SpeechConfig, TrainARConfig, TrainNARConfig
 from stages.data.tokens import open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
@@ -20,6 +22,7 @@ from stages.lm.generate import Generation
 from stages.lm.nar import NARModel, Refinement
 from stages.speech.transcriber import Transcript
 from stages.synthesis import training_samples
+from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.training_samples import (
     LOWEST_ALONE,
     TRUE,
@@ -31,7 +34,9 @@ from stages.synthesis.training_samples import (
     TrainingSamples,
     choose_scripts,
     find_voice,
+    planned_speech,
     streams_of,
+    windows_of,
 )
 
 SMALL = TransformerConfig(dim=16, num_heads=2, num_layers=1, ffn_dim=32)
@@ -227,4 +232,27 @@ def test_parts_that_do_not_belong_to_the_store_are_refused(halle_tokens, valle_t
         voice(codec=halle_tokens[1], nar=made["valle"])
     whole = voice(codec=halle_tokens[1], nar=made["halle"])
     assert whole.nar.config.num_levels == 2 and whole.what == WHOLE
-    assert whole.windows == Refinement(24, 12, prompt_frames=144)
+    assert whole.windows.window_frames == 24
+
+
+@pytest.mark.parametrize("seconds", [28.0, None])
+def test_a_nar_model_is_heard_through_the_windows_of_synth(opened, seconds):
+    codec = opened[1]
+    model = SimpleNamespace(codec=codec, window_seconds=seconds, nar_prompt_seconds=3.0)
+    synth = SpeechPipeline._windows(SimpleNamespace(config=SpeechConfig(), model=model))
+    assert windows_of(codec, seconds, 3.0) == synth
+
+
+def test_a_speaker_of_another_store_prompts_nobody_though_the_name_is_the_same(halle_tokens, tmp_path):
+    other = tiny_tokens(tmp_path / "other", "halle", num_utterances=8)[0]
+    data = open_tokens((str(halle_tokens[0]), str(other)), None)
+    data = replace(data, validation=np.array([0, 12, 13, 16]))  # speakers 0 | 0, 1 and 1 of the other store
+    assert data.store.rows[0]["speaker"] == data.store.rows[12]["speaker"]
+    found = {script.utterance.id: script.prompt and script.prompt.id for script in choose_scripts(data, 9)}
+    assert found == {"utterance-1": "utterance-4", "utterance-4": "utterance-1", "utterance-0": None}
+
+
+@pytest.mark.parametrize("changes", [{"samples_every": 0}, {"validation_utterances": 0}])
+def test_a_plan_says_that_nothing_is_spoken_and_needs_no_recogniser_then(changes):
+    assert planned_speech(settings(transcriber="nobody", **changes), "spoken") is None
+    assert planned_speech(settings(), "spoken") == "spoken"
