@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.artifacts.manifest import write_manifest
 from stages.artifacts.run_dir import check_output, claim_output
 from stages.artifacts.storage import append_jsonl, decode_utf8, write_jsonl
-from stages.audio.io import audio_info, check_suffix
+from stages.audio.io import AUDIO_SUFFIXES, audio_info, check_suffix
 from stages.config.stage_configs import SynthConfig
 from stages.errors import BadInputsError, UnfinishedSpeechError, UsageError
 from stages.progress import Progress
@@ -34,6 +34,7 @@ from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
 from stages.synthesis.sources import part_fingerprints
 from stages.synthesis.takes import Script
 from stages.synthesis.verify import in_short, make_verifier
+from stages.text.normalizer import drop_control_characters
 from stages.training.processes import pick_device
 
 
@@ -45,7 +46,7 @@ def run(config: SynthConfig) -> dict:
     if config.reading_passage:
         return reading_passage(config.out)
     if config.explain_text:
-        return explain_text(read_text(config), config)
+        return explain_text(_one_text(config), config)
     return speak_many(config) if holds_many(config.text) else speak_one(config)
 
 
@@ -54,6 +55,7 @@ def plan(config: SynthConfig) -> dict:
     if config.reading_passage or config.explain_text:
         return {"writes": [config.out] if config.reading_passage and config.out else []}
     parts = find_parts(config)
+    make_verifier(config)  # raises for a recogniser that cannot be had
     if holds_many(config.text):
         return plan_many(config, parts)
     text, out = read_text(config), output_path(config)
@@ -103,9 +105,16 @@ def read_text(config: SynthConfig) -> str:
     if (config.text is None) == (config.say is None):
         raise UsageError("expected exactly one of --text FILE and --say TEXT", "--text - reads standard input")
     text, source = (config.say, "--say") if config.say is not None else (_read_file(config.text), config.text)
+    text = drop_control_characters(text)
     if not has_words(text):
         raise UsageError(f"the text of `{source}` is empty after normalisation", "give some words to speak")
     return text
+
+
+def _one_text(config: SynthConfig) -> str:
+    if holds_many(config.text):
+        raise UsageError(f"expected one text to explain, got `{config.text}` with many", "give one of them")
+    return read_text(config)
 
 
 def _read_file(name: str) -> str:
@@ -134,6 +143,10 @@ def output_path(config: SynthConfig) -> Path:
         stem = Path(config.text).stem if config.text not in (None, "-") else "speech"
         out = Path(f"{stem}.wav")
     check_suffix(out)
+    given = {Path(name).resolve() for name in (config.prompt, config.text) if name}
+    for file in output_files(out, out.with_suffix(".json"), config):
+        if file.resolve() in given:
+            raise UsageError(f"`{file}` would be replaced, which is given to be read", "give another file after --out")
     return out
 
 
@@ -180,6 +193,9 @@ def _many(config: SynthConfig) -> list[Item]:
         raise UsageError("expected exactly one of --text and --say, got both")
     if not config.out:
         raise UsageError("expected a folder for the speech of many texts, got nothing", "give --out DIR")
+    if Path(config.out).suffix.lower() in AUDIO_SUFFIXES:
+        raise UsageError(f"expected a folder for the speech of many texts, got `{config.out}`",
+                         "give --out DIR, and the format of its audio as -O audio_format=flac")
     return read_items(config)
 
 

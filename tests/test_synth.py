@@ -13,7 +13,9 @@ from tiny_chain import SPEECH, tiny_config
 from stages import evaluate, synth
 from stages.artifacts.manifest import read_manifest
 from stages.artifacts.storage import read_json, read_jsonl, verify_checksums
-from stages.errors import BadInputsError, UnfinishedSpeechError, UsageError
+from stages.errors import BadInputsError, MissingModelError, UnfinishedSpeechError, UsageError
+from stages.synthesis.batch import read_items
+from stages.synthesis.long_script import paragraphs_of, sentences_of
 from stages.synthesis.output import SpeechWriter
 
 PROMPT = SPEECH / "prompt.ogg"
@@ -174,7 +176,7 @@ def test_memory_stays_flat_over_50_texts(chain, tmp_path, monkeypatch):
             tracemalloc.start()  # from now on, numpy's arrays and Python's objects
         if len(calls) in (10, 50):
             gc.collect()
-            tensors.append(sum(held.nbytes for held in gc.get_objects() if isinstance(held, torch.Tensor)))
+            tensors.append(sum(held.nbytes for held in gc.get_objects() if type(held) is torch.Tensor))
             arrays.append(tracemalloc.get_traced_memory()[0])
         return write(self, *arguments)
 
@@ -195,12 +197,14 @@ def test_memory_stays_flat_over_50_texts(chain, tmp_path, monkeypatch):
     ({"say": "Hello."}, "got both"),
     ({"text": "{empty}"}, "holds no text"),
     ({"text": "{broken}"}, "broken.jsonl:2: not a JSON object"),
+    ({"explain_text": True}, "expected one text to explain"),
+    ({"out": "speech.wav"}, "expected a folder for the speech of many texts, got `speech.wav`"),
 ])
 def test_wrong_use_is_refused_before_anything_is_written(chain, texts, tmp_path, options, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.jsonl").write_text('{"id": "a", "text": "b"}\nnothing\n', encoding="utf-8")
     paths = {"empty": tmp_path / "empty", "broken": tmp_path / "broken.jsonl"}
-    options = {key: value.format(**paths) for key, value in options.items()}
+    options = {key: value.format(**paths) if isinstance(value, str) else value for key, value in options.items()}
     with pytest.raises(UsageError, match=message):
         synth.run(many(chain, options.pop("text", texts), options.pop("out", tmp_path / "out"), **options))
     assert not (tmp_path / "out").exists()
@@ -221,3 +225,41 @@ def test_without_the_recogniser_captions_are_estimates_and_that_is_said(chain, t
     report = read_json(tmp_path / "x.json")
     assert {sentence["timing"] for sentence in report["sentences"]} == {"estimate"} and report["recogniser"] is None
     assert "will be estimates" in caplog.text
+
+
+def test_every_row_that_cannot_be_a_file_or_be_read_is_refused_and_no_other(tmp_path):
+    given = [{"id": "x", "text": "One."}, {"id": "X", "text": "Two."}, {"id": "X (2)", "text": "Three."},
+             {"id": "half", "text": "a \ud800"}, {"id": " ", "text": "Four."}, {"id": "é" * 50, "text": "Five."},
+             {"id": "nul", "text": "a\0b c"}]
+    items = read_items(many_settings(rows_of(tmp_path / "list.jsonl", given)))
+    assert [(item.id, item.text) for item in items if not item.problem] == [
+        ("x", "One."), ("X (2)", "Three."), ("nul", "ab c")]
+    problems = {item.id: item.problem for item in items if item.problem}
+    assert list(problems) == ["X (3)", "half", " ", "é" * 50]
+    for problem, words in zip(problems.values(), ("was seen before (upper", "lone surrogate", "id is empty",
+                                                  "has 300 characters, expected at most 200"), strict=True):
+        assert words in problem
+
+
+def many_settings(text):
+    return tiny_config("synth", text=str(text), prompt=str(PROMPT))
+
+
+def test_a_control_character_is_told_once_however_many_sentences_there_are(caplog):
+    text = synth.read_text(tiny_config("synth", say="One\x07 is. Two is. Three\x00 is.\n\nFour is."))
+    assert [part for _, paragraph in paragraphs_of(text) for part in sentences_of(paragraph)] == [
+        "One is.", "Two is.", "Three is.", "Four is."]
+    assert caplog.messages == ["removed 2 control characters from a text"]
+
+
+@pytest.mark.parametrize("out, given", [("voice.wav", "voice.wav"), ("script.wav", "script.json")])
+def test_what_is_given_to_be_read_is_never_replaced(tmp_path, monkeypatch, out, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"`{given}` would be replaced"):
+        synth.output_path(tiny_config("synth", text=str(tmp_path / "script.json"), prompt="./voice.wav", out=out))
+
+
+def test_a_dry_run_notices_a_recogniser_that_cannot_be_had(chain, tmp_path):
+    config = one(chain, tmp_path / "x.wav", say="Hello.", verify=True, transcriber="nobody")
+    with pytest.raises(MissingModelError, match="got `nobody`"):
+        synth.plan(config)

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,16 +151,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise StorageError(f"`{path}` is damaged or not a safetensors file: {error}") from error
 
 
-def stream_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the names and tensors of a file one by one: of what the caller lets go, nothing stays in memory.
+class TensorFile:
+    """Tensors of a file, read one by one: of what the caller lets go, nothing stays in memory.
 
-    Every tensor has a map of the file of its own, for what was read through one stays as long as it is open.
+    Every reading maps the file anew, for what was read through a map stays as long as it is open.
     """
-    with safetensors.safe_open(path, "pt") as file:
-        names = list(file.keys())
-    for name in names:
+
+    def __init__(self, path: Path):
+        self.path = path
         with safetensors.safe_open(path, "pt") as file:
-            yield name, file.get_tensor(name)
+            self.names = frozenset(file.keys())
+
+    def read(self, name: str) -> Tensor:
+        with safetensors.safe_open(self.path, "pt") as file:
+            return file.get_tensor(name)
 
 
 def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:

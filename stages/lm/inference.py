@@ -6,6 +6,7 @@ A step of the AR model reads every weight once, and nothing else in it takes lon
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -21,30 +22,57 @@ GRAPH_COLUMNS = 256  # a graph attends to a multiple of this many columns: a new
 
 
 def weight_dtype(precision: Precision) -> torch.dtype:
-    """Return the type in which a model's tensors are kept before `for_speaking`."""
+    """Return the type of the tensors that are not repacked."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-@torch.no_grad()
 def for_speaking(model: nn.Module, precision: Precision = "fp32") -> nn.Module:
     """Change `model` so that it computes the same faster, and return it; its state is no longer a checkpoint's.
 
-    On a CPU linear layers are repacked for oneDNN, up to rounding the same (a model in `weight_dtype` stays as it
-    is otherwise), or replaced by 8-bit ones, whose activations are rounded to 8 bits too. Layers are replaced one by
-    one, so that the model is never in memory twice. Raises `UsageError` for int8 elsewhere than on a CPU.
+    On a CPU linear layers are repacked for oneDNN, up to rounding the same, or replaced by 8-bit ones, whose inputs
+    are rounded to 8 bits too. Raises `UsageError` for int8 elsewhere than on a CPU.
     """
     model = model.to(weight_dtype(precision)).requires_grad_(False).eval()
-    device = next(model.parameters()).device.type
+    kind = _layer_kind(next(model.parameters()).device.type, precision)
+    for path, module in list(model.named_modules()):
+        _replace(model, path, module, kind)
+    return model
+
+
+def load_for_speaking(
+    model: nn.Module, read: Callable[[str], Tensor], device: torch.device, precision: Precision
+) -> nn.Module:
+    """Do the same to a model on the meta device while it is loaded; `read` returns the tensor of a name.
+
+    Each layer is replaced before the next is read, so that little more than the result is ever in memory.
+    """
+    kind = _layer_kind(device.type, precision)
+    for path, module in list(model.named_modules()):
+        own = [name for name, tensor in module.state_dict().items() if "." not in name and tensor.is_meta]
+        full = {name: f"{path}.{name}".lstrip(".") for name in own}
+        tensors = {name: read(full[name]).to(device, weight_dtype(precision)) for name in own}
+        module.load_state_dict(tensors, strict=False, assign=True)
+        del tensors
+        _replace(model, path, module, kind)
+    return model.requires_grad_(False).eval()
+
+
+def _layer_kind(device: str, precision: Precision) -> type[nn.Module] | None:
+    """Return what is to stand in the place of linear layers; None leaves them."""
     if precision == "int8" and device != "cpu":
         raise UsageError(f"8-bit weights are for a CPU, got device `{device}`", "-O precision=bf16")
-    kind = Int8Linear if precision == "int8" else PackedLinear
-    if device != "cpu" or (kind is PackedLinear and not can_pack(precision)):
-        return model
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, kind(child))
-    return model
+    if precision == "int8":
+        return Int8Linear
+    return PackedLinear if device == "cpu" and can_pack(precision) else None
+
+
+@torch.no_grad()
+def _replace(model: nn.Module, path: str, module: nn.Module, kind: type[nn.Module] | None) -> None:
+    if kind is None or type(module) is not nn.Linear:
+        return
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, kind(module))
+    module.weight = None  # whoever holds the layer still holds nothing large
 
 
 def can_pack(precision: Precision) -> bool:

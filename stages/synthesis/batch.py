@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from stages.text.normalizer import drop_control_characters
 log = logging.getLogger("halle.synth")
 
 ITEMS, REJECTED, REPORTS = "items.jsonl", "rejected.jsonl", "reports"
+_LONGEST_NAME = 200  # characters; disks take 255, with what is put behind a name while a file is written
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def read_items(config: SynthConfig) -> list[Item]:
         items = [_from_file(file, config) for file in sorted(source.glob("*.txt"))]
     if not items:
         raise UsageError(f"`{source}` holds no text", "give a folder of .txt files, or .jsonl rows with id and text")
-    taken = Counter()
-    return [_checked(item, taken) for item in items]
+    return _checked(items)
 
 
 def _from_file(file: Path, config: SynthConfig) -> Item:
@@ -106,33 +106,36 @@ def _from_row(number: int, row: dict, folder: Path, config: SynthConfig) -> Item
     return Item(row["id"], row["text"], config.prompt, row.get("prompt_text", config.prompt_text))
 
 
-def _checked(item: Item, taken: Counter) -> Item:
-    """Return the item, with the problem that can be seen without a model. File names of ids may not be equal."""
-    name = _file_name(item.id)
-    taken[name] += 1
-    if taken[name] > 1:
-        while taken[_file_name(renamed := f"{item.id} ({taken[name]})")]:
-            taken[name] += 1
-        taken[_file_name(renamed)] += 1
-        return Item(renamed, "", "", None, f"id `{item.id}` was seen before")
-    problem = item.problem or _problem(item)
-    return Item(item.id, "", "", None, problem) if problem else replace(item, text=drop_control_characters(item.text))
+def _checked(items: Sequence[Item]) -> list[Item]:
+    """Return the items, with the problems that can be seen without a model. File names of ids may not be equal."""
+    names, seen, checked = {_file_name(item.id) for item in items}, set(), []
+    for item in (replace(item, text=drop_control_characters(item.text)) for item in items):
+        item_id, problem = item.id, item.problem or _problem(item)
+        if _file_name(item.id) in seen:
+            problem = f"id `{item.id}` was seen before (upper and lower case are one)"
+            item_id = next(name for number in count(2) if _file_name(name := f"{item.id} ({number})") not in names)
+            names.add(_file_name(item_id))
+        seen.add(_file_name(item_id))
+        checked.append(Item(item_id, "", "", None, problem) if problem else item)
+    return checked
 
 
 def _file_name(item_id: str) -> str:
-    return file_stem(item_id).lower()  # some disks do not tell upper case from lower
+    return file_stem(item_id).lower()
 
 
 def _problem(item: Item) -> str:
     if not item.id.strip():
         return "its id is empty"
+    if len(_file_name(item.id)) > _LONGEST_NAME:
+        return f"as a file name, its id has {len(_file_name(item.id))} characters, expected at most {_LONGEST_NAME}"
     if not item.prompt:
         return "it has no prompt"
     if not Path(item.prompt).is_file():
         return f"prompt `{item.prompt}` does not exist"
     try:
         return "" if has_words(item.text) else "the text is empty after normalisation"
-    except UsageError as error:  # characters that are none
+    except UsageError as error:  # half a character
         return error.message
 
 

@@ -48,7 +48,7 @@ def explain_text(text: str, config: SynthConfig) -> dict:
     sentences, num_tokens = {}, 0
     for written in (sentence for _, paragraph in paragraphs_of(text) for sentence in sentences_of(paragraph)):
         read = normalize_with_changes(written)
-        changes.update((f"{change.before} -> {change.after}", change.why) for change in read.changes)
+        changes.update((f"{change.before} -> {change.after or '(nothing)'}", change.why) for change in read.changes)
         tokens = len(tokenizer.encode(read.text)) - 1 if tokenizer else 0  # the end is the whole text's
         num_tokens += tokens
         sentences[str(len(sentences) + 1)] = f"{read.text} ({tokens} tokens)" if tokenizer else read.text

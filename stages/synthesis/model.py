@@ -11,16 +11,16 @@ from torch import nn
 
 import stages
 from stages.artifacts.checkpoint import MODEL_FILE as TENSORS_FILE
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, stream_tensors
+from stages.artifacts.checkpoint import Checkpoint, TensorFile, load_checkpoint
 from stages.artifacts.storage import is_complete
 from stages.codec.base import Codec
 from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.models import ARConfig, NARConfig
 from stages.config.stage_configs import SpeechConfig
-from stages.errors import MissingModelError, UsageError
+from stages.errors import MissingModelError, StorageError, UsageError
 from stages.lm.ar import ARModel
-from stages.lm.inference import Precision, for_speaking, weight_dtype
+from stages.lm.inference import Precision, load_for_speaking
 from stages.lm.nar import NARModel
 from stages.text.tokenizer import TextTokenizer
 
@@ -130,8 +130,9 @@ def _build(kind: type[nn.Module], config: ARConfig | NARConfig, checkpoint: Chec
     """Make a model of a checkpoint, tensor by tensor: at no time are there two copies of it in memory."""
     with torch.device("meta"):
         model = kind(config)
-    dtype = weight_dtype(precision)
-    tensors = stream_tensors(checkpoint.folder / TENSORS_FILE)
-    model.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors}, assign=True)
-    return for_speaking(model, precision)
+    file = TensorFile(checkpoint.folder / TENSORS_FILE)
+    if differing := file.names ^ model.state_dict().keys():
+        raise StorageError(f"`{file.path}` lacks or has more than the tensors of its own settings: "
+                           f"{', '.join(f'`{name}`' for name in sorted(differing)[:3])}")
+    return load_for_speaking(model, file.read, device, precision)
 

@@ -78,6 +78,8 @@ class Reading:
             return one_piece(self.script.text, pipeline.count)
         voice_frames = pipeline.prefix_codes(self.voice).shape[-1] if self.voice.text else 0
         carried = self._carried_frames + (voice_frames if self.with_voice else 0)
+        if voice_frames > _LEAST_ROOM * pipeline.model.max_frames:
+            log.warning("the prompt is longer than half of what the AR was trained on: a shorter one leaves more room")
         room = Room(self._room_behind(voice_frames), self._room_behind(carried))
         pieces = plan_pieces(self.script.text, pipeline.count, room, pipeline.config.pause_seconds)
         if not pieces:
@@ -135,7 +137,7 @@ class Reading:
 
     def _carry(self, take: Take) -> Prefix | None:
         """Return what the next pass goes on from. What did not end may be babble: the voice prompt is better then."""
-        if len(self.spoken) == len(self.pieces) or take.stop_reason != "end":
+        if len(self.spoken) == len(self.pieces) or take.stop_reason != "end" or not take.num_frames:
             return None
         pipeline = self.pipeline
         return seams.last_seconds(take, pipeline.model.codec, pipeline.count, pipeline.config.carry_seconds)

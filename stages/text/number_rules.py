@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 
 from stages.text.numbers import cardinal, is_year, number, ordinal, plural, spell, year
-from stages.text.rewriting import Rule, left_of, rule
+from stages.text.rewriting import Rule, left_of, right_of, rule
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)*|\.\d+"
 _HALF = r"(?P<half>[AaPp])\.?[Mm]\b(?:\.(?=\s+[a-z]|[,;:]))?"
-_SIGN = r"(?P<sign>(?<![\w)])-)?"
+_SIGN = r"(?P<sign>(?<![\w)%°])-)?"
 
 _MONTHS = ("January February March April May June July August September October November December").split()
 MONTH_ABBREVIATIONS = {**{name[:3]: name for name in _MONTHS if name != "May"}, "Sept": "September"}
@@ -41,21 +41,27 @@ _UNITS = {
     "μs": "microsecond", "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "V": "volt",
     "W": "watt", "kW": "kilowatt", "MW": "megawatt", "GW": "gigawatt", "kWh": "kilowatt hour", "dB": "decibel",
     "kB": "kilobyte", "KB": "kilobyte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte", "px": "pixel",
-    "kcal": "kilocalorie", "°C": "degree Celsius", "°F": "degree Fahrenheit", "°": "degree",
+    "kcal": "kilocalorie", "tbsp": "tablespoon", "tsp": "teaspoon", "gal": "gallon", "wk": "week", "wks": "week",
+    "yr": "year", "yrs": "year", "sq ft": "square foot", "sq. ft": "square foot", "sq mi": "square mile",
+    "sq. mi": "square mile", "sq m": "square meter", "sq km": "square kilometer",
+    "°C": "degree Celsius", "°F": "degree Fahrenheit", "°": "degree",
     "km/h": "kilometer per hour", "kph": "kilometer per hour", "mph": "mile per hour", "m/s": "meter per second",
     "kbps": "kilobit per second", "Mbps": "megabit per second", "Gbps": "gigabit per second",
     "fps": "frame per second", "rpm": "revolution per minute", "ppm": "part per million",
 }
-_PLURALS = {"foot": "feet", "degree Celsius": "degrees Celsius", "degree Fahrenheit": "degrees Fahrenheit"}
+_PLURALS = {"foot": "feet", "square foot": "square feet",
+            "degree Celsius": "degrees Celsius", "degree Fahrenheit": "degrees Fahrenheit"}
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _PER = {**{unit: _UNITS[unit] for unit in "km mi kg g lb oz l L ml h hr min sec".split()}, "s": "second",
         **{noun: noun for noun in "second minute hour day night week month year mile person".split()}}
 _PER_UNIT = rf"/(?P<per>{'|'.join(sorted(_PER, key=len, reverse=True))})(?![\w/])"
-_AFTER_UNIT = rf"(?P<power>[23])?(?!\w|/(?!{_PER_UNIT[1:].replace('?P<per>', '?:')}))(?:\.(?=\s+[a-z]))?"
+_STOP = r"(?:\.(?=\s+[a-z]|[,;:)]))?"  # of an abbreviation: it goes unless it may end the sentence too
+_AFTER_UNIT = rf"(?P<power>[23])?(?!\w|/(?!{_PER_UNIT[1:].replace('?P<per>', '?:')})){_STOP}"
+_MEASURE_BEFORE = re.compile(rf"\d(?:\s?(?:%|{_UNIT}))?$")
 _MEASURED = re.compile(rf"\s?(?:%|(?:{_UNIT}){_AFTER_UNIT})")
 # `3-5` after these is a range.
-_COUNTED = re.compile(r"(?i:\b(?:pages?|pp\.?|chapters?|chaps?\.|vols?\.|ages?|aged|years?|lines|verses|steps|items|"
-                      r"levels?|grades?|between|from|figs?\.|tables))\s*$")
+_COUNTED = re.compile(r"(?i:\b(?:pages?|pp\.?|nos?\.|chapters?|chaps?\.|vols?\.|ages?|aged|years?|lines|verses|steps|"
+                      r"items|levels?|grades?|between|from|figs?\.|tables))\s*$")
 _PLURAL_NOUN = re.compile(r"\s[a-z]+s\b")
 
 
@@ -111,11 +117,14 @@ def _read_hour(match: re.Match) -> str:
 def _read_money(match: re.Match) -> str:
     country = _COUNTRIES.get(match["country"], "")
     one, many, *_ = _MONEY[match["symbol"]]
+    sign = "minus " if match["sign"] else ""
+    if re.match(r"-[a-z]", right_of(match)):  # a five dollar-a-day habit
+        many = one
     names = (f"{country}{one}", f"{country}{many}", *_MONEY[match["symbol"]][2:])
     scale = match["scale"] and _SCALES.get(match["scale"].lower(), match["scale"])
     if match["until"]:
-        return " ".join(filter(None, [number(match["number"]), "to", number(match["until"]), scale, names[1]]))
-    return _amount(match["number"], names, scale)
+        return sign + " ".join(filter(None, [number(match["number"]), "to", number(match["until"]), scale, names[1]]))
+    return sign + _amount(match["number"], names, scale)
 
 
 def _amount(written: str, names: tuple[str, ...], scale: str | None = None) -> str:
@@ -139,8 +148,10 @@ def _read_unit(match: re.Match) -> str:
     name = _UNITS[match["unit"]]
     if match["number"] != "1" and match["gap"] != "-":  # a five kilometer run
         name = _many(name)
-    power = {"2": "square ", "3": "cubic ", None: ""}[match["power"]]
-    return f"{'minus ' if match['sign'] else ''}{number(match['number'])} {power}{name}"
+    sign, power = "minus " if match["sign"] else "", match["power"]
+    if " per " in name and power:
+        return f"{sign}{number(match['number'])} {name} {'squared' if power == '2' else 'cubed'}"
+    return f"{sign}{number(match['number'])} {({'2': 'square ', '3': 'cubic '}).get(power, '')}{name}"
 
 
 def _many(unit: str) -> str:
@@ -153,6 +164,23 @@ def _read_per(match: re.Match) -> str | None:
     return f" per {_PER[match['per']]}" if measured else None
 
 
+def _read_feet(match: re.Match) -> str:
+    feet, inches = match["feet"], match["inches"]
+    return f"{cardinal(feet)} {'foot' if feet == '1' else 'feet'} {_read_inches(inches)}"
+
+
+def _read_inches(written: str) -> str:
+    return f"{number(written)} {'inch' if written == '1' else 'inches'}"
+
+
+def _read_measured_range(match: re.Match) -> str | None:
+    return " to " if _MEASURE_BEFORE.search(left_of(match)) else None
+
+
+def _read_emergency(match: re.Match) -> str | None:
+    return spell(match[0]) if re.search(r"\b(?i:call|dial)(?:s|ed|ing)?\s$", left_of(match)) else None
+
+
 def _read_percent(match: re.Match) -> str:
     return f"{'minus ' if match['sign'] else ''}{number(match['number'])} percent"
 
@@ -163,8 +191,11 @@ def _read_phone(match: re.Match) -> str:
     return ("plus " if match[0].startswith("+") else "") + ", ".join(groups)
 
 
-def _read_fraction(match: re.Match) -> str:
+def _read_fraction(match: re.Match) -> str | None:
     top, bottom = match["top"], match["bottom"]
+    certain = top == "1" or len(bottom) == 1 or bottom == "10" or re.match(r"[\s-](?:inch|of an inch)", right_of(match))
+    if not certain:
+        return None  # 3/16 may be a date, 80/100 a score
     if int(top) >= int(bottom):
         return " ".join(filter(None, [match["whole"] and cardinal(match["whole"]), cardinal(top), cardinal(bottom)]))
     name = {"2": "half", "4": "quarter"}.get(bottom) or ordinal(bottom)
@@ -214,7 +245,9 @@ NUMBER_RULES: tuple[Rule, ...] = (
     rule("phone number", r"(?<![\w.,-])(?:1[-. ])?(?:\([2-9]\d\d\)\s?|[2-9]\d\d[-. ])\d{3}[-. ]\d{4}(?![\w-])",
          _read_phone),
     rule("phone number", r"(?<![\w.,$€£-])[2-9]\d\d-\d{4}(?![\w%-]|[.,]\d)", _read_phone),
-    rule("money", rf"(?:\b(?P<country>{'|'.join(_COUNTRIES)}))?(?P<symbol>[$€£¥₹])\s?(?P<number>{_NUMBER})"
+    rule("phone number", r"(?<![\w.,-])(?=0(?:[ -]?\d){8})0\d{2,4}(?:[ -]\d{3,8}){1,3}(?![\w-])", _read_phone),
+    rule("phone number", r"(?<![\w.,-])\d{3}(?![\w%-]|[.,:/]\d)", _read_emergency),
+    rule("money", rf"{_SIGN}(?:\b(?P<country>{'|'.join(_COUNTRIES)}))?(?P<symbol>[$€£¥₹])\s?(?P<number>{_NUMBER})"
                   rf"(?:[-–—][$€£¥₹]?(?P<until>{_NUMBER}))?"
                   r"(?:\s?(?P<scale>thousand|million|billion|trillion|[kKmMbB]|mn|bn|tn)\b)?", _read_money),
     rule("money", rf"(?P<number>{_NUMBER})\s?(?P<symbol>[€£¥₹¢])(?!\s?\d)",
@@ -223,19 +256,22 @@ NUMBER_RULES: tuple[Rule, ...] = (
     rule("money", rf"(?P<number>{_NUMBER})\s?(?P<code>{'|'.join(_CURRENCY_CODES)})\b", _read_coded_money),
     rule("time", rf"(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?![\d:])(?:\s?{_HALF})?", _read_time),
     rule("time", rf"(?<![\d.,])(?P<hour>1[0-2]|[1-9])\s?{_HALF}", _read_hour),
-    rule("range", rf"(?<=\d)[-–—](?=(?:{_NUMBER})\s?(?:%|(?:{_UNIT}){_AFTER_UNIT}))", " to "),
+    rule("range", rf"[-–—](?=(?:{_NUMBER})\s?(?:%|(?:{_UNIT}){_AFTER_UNIT}))", _read_measured_range),
+    rule("range", r"(?:(?<=\d)|(?<=\d[kKmMbB])|(?<=\d[mbt]n))[-–—](?=[$€£¥₹]\d)", " to "),
     rule("range", r"(?:(?<=\d)|(?<=[ap]m)|(?<=\.m\.))[-–—](?=\d{1,2}(?::\d\d|\s?[ap]\.?m\b))", " to "),
     rule("range", r"(?<![\w.,/:-])(?P<low>\d{1,9})(?P<dash>[-–—])(?P<high>\d{1,9})(?![\w-]|[.,/:]\d)", _read_range),
-    rule("height", r"""(?<![\w.,])(?P<feet>[1-9])'(?P<inches>\d|1[01])"(?!\w)""",
+    rule("height", r"""(?<![\w.,])(?P<feet>[1-9])'(?P<inches>1[01]|\d)"?(?!\w)""",
          lambda match: f"{cardinal(match['feet'])} foot {cardinal(match['inches'])}"),
+    rule("unit", rf"(?<![\w.,])(?P<feet>\d+)\s?ft\.?\s?(?P<inches>\d+)\s?in(?!\w){_STOP}", _read_feet),
+    rule("unit", rf"(?P<number>{_NUMBER})[\s-]?in\.(?=\s+[a-z]|[,;:)])", lambda match: _read_inches(match["number"])),
     rule("percent", rf"{_SIGN}(?P<number>{_NUMBER})\s?%", _read_percent),
     rule("unit", rf"{_SIGN}(?P<number>{_NUMBER})(?P<gap>\s|-)?(?P<unit>{_UNIT}){_AFTER_UNIT}", _read_unit),
     rule("unit", _PER_UNIT, _read_per),
-    rule("fraction", r"(?<![\d/.,])(?:(?P<whole>\d+)\s)?(?P<top>\d{1,2})/(?P<bottom>[2-9]|10)(?![\d/])",
+    rule("fraction", r"(?<![\d/.,])(?:(?P<whole>\d+)\s)?(?P<top>\d{1,2})/(?P<bottom>[2-9]|10|16|32|64|1000?)(?![\d/])",
          _read_fraction),
     rule("ratio", r"(?<![\d:.,])(?P<low>\d+):(?P<high>\d+)(?![\d:])",
          lambda match: f"{cardinal(match['low'])} to {cardinal(match['high'])}"),
-    rule("times", r"(?<![\w.,])(?P<number>\d+)x(?!\w)", lambda match: f"{cardinal(match['number'])} times"),
+    rule("times", rf"(?<![\w.,])(?P<number>{_NUMBER})x(?!\w)", lambda match: f"{number(match['number'])} times"),
     rule("times", r"(?<=\d)\s?x\s?(?=\d)", " by "),
     rule("dash between numbers", r"(?<=\d)[–—](?=\d)", " to "),
     rule("mark between numbers", r"(?<=\d)[-/:](?=\d)", " "),
@@ -243,5 +279,8 @@ NUMBER_RULES: tuple[Rule, ...] = (
     rule("ordinal", r"(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th|ST|ND|RD|TH)\b",
          lambda match: ordinal(match["digits"].replace(",", ""))),
     rule("decade", r"(?<![\d.,])'?(?P<digits>(?:1[1-9]|20)?[1-9]0|(?:1[1-9]|20)00)'?s\b", _read_decade),
+    rule("plural", r"(?<![\d.,])(?P<digits>\d+)'?s\b", lambda match: plural(cardinal(match["digits"]))),
+    rule("year", r"(?<!\w)'(?P<digits>\d\d)(?![\w'])", lambda match: _short_year(match["digits"])),
+    rule("number", r"(?<![\d.,])\d{1,3}(?: 000)+(?![\d.,:/-])", lambda match: cardinal(match[0].replace(" ", ""))),
     rule("number", rf"{_SIGN}(?P<number>{_NUMBER})", _read_number),
 )

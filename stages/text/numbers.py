@@ -74,8 +74,12 @@ def number(written: str) -> str:
 
 
 def plural(words: str) -> str:
-    """Return the plural of a number's words: `ninety` is nineties."""
-    return words.removesuffix("y") + "ies" if words.endswith("y") else words + "s"
+    """Return the plural of a number's words: `ninety` is nineties, `one thousand` thousands."""
+    if words in ("one hundred", "one thousand"):
+        return words.removeprefix("one ") + "s"
+    if words.endswith("y"):
+        return words.removesuffix("y") + "ies"
+    return words + ("es" if words.endswith("x") else "s")
 
 
 def roman(numeral: str) -> str | None:

@@ -56,8 +56,10 @@ def rewrite(text: str, rules: Sequence[Rule]) -> tuple[str, list[Change]]:
         if words is None:
             matches[index] = rules[index].pattern.search(text, start + 1)
             continue
-        replaced = _apart(match, words)
-        pieces += [text[position:start], replaced]
+        pieces.append(text[position:start])
+        before = (pieces[-1] or "".join(pieces[-2:]))[-1:]
+        replaced = _apart(before, words, right_of(match)[:1])
+        pieces.append(replaced)
         changes.append(Change(match[0].strip(), replaced.strip(), rules[index].why))
         position = match.end()
         for other, waiting in enumerate(matches):
@@ -66,9 +68,8 @@ def rewrite(text: str, rules: Sequence[Rule]) -> tuple[str, list[Change]]:
     return "".join([*pieces, text[position:]]), changes
 
 
-def _apart(match: re.Match, words: str) -> str:
-    """Keep words apart from the letters and digits that touched what they replace."""
+def _apart(before: str, words: str, after: str) -> str:
+    """Keep words apart from the letters and digits that touch them."""
     if not words:
         return ""
-    before, after = left_of(match)[-1:], right_of(match)[:1]
-    return f"{' ' if before.isalnum() else ''}{words}{' ' if after.isalnum() else ''}"
+    return f"{' ' if before.isalnum() and words[0].isalnum() else ''}{words}{' ' if after.isalnum() else ''}"

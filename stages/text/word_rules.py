@@ -23,7 +23,7 @@ _BEFORE_A_NAME = {"Gen": "General", "Gov": "Governor", "Sen": "Senator", "Rep": 
 _TWO_SENSES = {"Dr": ("Doctor", "Drive"), "St": ("Saint", "Street"), "Mt": ("Mount", "Mount")}  # before, after a name
 _BEFORE_A_NUMBER = {"no": "number", "nos": "numbers", "pp": "pages", "vol": "volume", "vols": "volumes",
                     "ch": "chapter", "chap": "chapter", "fig": "figure", "figs": "figures", "eq": "equation",
-                    "ver": "version", "ca": "circa"}
+                    "ver": "version", "sec": "section", "ca": "circa"}
 _LETTER_BEFORE_A_NUMBER = {"p": "page", "c": "circa"}
 _DAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
          "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}
@@ -46,7 +46,7 @@ Julius Leo Leopold Louis Mary Napoleon Nicholas Olaf Otto Paul Peter Philip Pius
 Selim Theodore Umberto Urban Victor Wilhelm William Xerxes
 """.split())
 _NUMBERED = frozenset("""
-act appendix article book canto chapter class episode figure grade lesson level mark number part phase psalm scene
+act appendix article book bowl canto chapter class episode figure grade lesson level mark number part phase psalm scene
 season section stage step table title type unit version volume war
 """.split())
 # Elsewhere only numerals that are no initials: not I, V, X, nor IV, VI, XL, XX.
@@ -63,6 +63,16 @@ _END = r"(?=(?P<end>\s+[\"']?[A-Z]|[\"')]*$)?)"
 
 def _read_ending(match: re.Match) -> str:
     return _ENDINGS[match["word"].lower()] + ("." if match["end"] is not None else "")
+
+
+def _read_short(match: re.Match) -> str:
+    words = _SHORT[match["word"].lower()]
+    return words[0].upper() + words[1:] if match["word"][0].isupper() else words
+
+
+def _read_from_to(match: re.Match) -> str:
+    names = _DAYS if match["first"] in _DAYS else MONTH_ABBREVIATIONS
+    return f"{names[match['first']]} to {names[match['last']]}" + ("." if match["end"] is not None else "")
 
 
 def _read_month(match: re.Match) -> str:
@@ -86,9 +96,11 @@ def _read_dotted(match: re.Match) -> str:
 
 
 def _read_initial(match: re.Match) -> str | None:
-    """Take the full stop from an initial: after another, after a capitalised word, or at the beginning."""
+    """Take the full stop from an initial: beside another, after a capitalised word, or at the beginning."""
     before = left_of(match).rstrip()
-    return match["letter"] if not before or re.search(r"(?:\b[A-Z][a-z]+|\b[A-Z]\.|[.!?][\"']?)$", before) else None
+    followed = re.match(r"\s[A-Z]\.\s", right_of(match))  # by another initial
+    preceded = re.search(r"(?:\b[A-Z][a-z]+|\b[A-Z]\.|[.!?][\"']?)$", before)
+    return match["letter"] if followed or preceded or not before else None
 
 
 def _read_capitals(match: re.Match) -> str | None:
@@ -143,19 +155,24 @@ ADDRESS_RULES: tuple[Rule, ...] = (
 
 WORD_RULES: tuple[Rule, ...] = (
     rule("title", rf"\b(?P<word>{_words(_TITLES)})\b\.?", lambda match: _TITLES[match["word"]]),
-    rule("abbreviation", rf"(?i:\b(?P<word>{_words(_SHORT)})\.)", lambda match: _SHORT[match["word"].lower()]),
-    rule("abbreviation", rf"\b(?P<word>{_words(_TWO_SENSES)})\.(?=(?P<name>\s+(?!{_STARTERS})[A-Z])?){_END}",
+    rule("abbreviation", rf"(?i:\b(?P<word>{_words(_SHORT)})\.)", _read_short),
+    rule("abbreviation", rf"\b(?P<word>{_words(_TWO_SENSES)})\.(?=(?P<name>\s*(?!{_STARTERS})[A-Z])?){_END}",
          _read_two_senses),
     rule("title", rf"\b(?P<word>{_words(_BEFORE_A_NAME)})\.(?=\s+[A-Z])", lambda match: _BEFORE_A_NAME[match["word"]]),
     rule("abbreviation", rf"\b(?P<word>(?i:{_words(_ENDINGS)}))\.{_END}", _read_ending),
     rule("abbreviation", rf"\b(?P<word>[cp]|(?i:{_words(_BEFORE_A_NUMBER)}))\.\s*(?=\d)", _read_before_number),
+    rule("title", r"\bDr(?=\s[A-Z][a-z])", "Doctor"),
+    rule("weekday", rf"\b(?P<first>{_words(_DAYS)})\.?-(?P<last>{_words(_DAYS)})\b(?:\.{_END})?", _read_from_to),
+    rule("month", rf"\b(?P<first>{_words(MONTH_ABBREVIATIONS)})\.?-(?P<last>{_words(MONTH_ABBREVIATIONS)})\b"
+                  rf"(?:\.{_END})?", _read_from_to),
     rule("month", rf"\b(?P<word>{_words(MONTH_ABBREVIATIONS)})\.{_END}", _read_month),
     rule("weekday", rf"\b(?P<word>{_words(_DAYS)})\.?(?=,?\s(?:\d|{_words(MONTH_ABBREVIATIONS)}|May\b))",
          lambda match: _DAYS[match["word"]]),
     rule("abbreviation", r"\bw/o(?!\w)", "without"),
     rule("abbreviation", r"\bw/(?=\s|\w)", "with "),
-    rule("Roman numeral", r"\b(?P<word>[A-Z][a-z]+|act|chapter|part|section|volume)\s(?P<numeral>[IVXL]+)(?![\w'])",
-         _read_roman),
+    rule("Roman numeral", r"\b(?P<word>[A-Z][a-z]+|act|chapter|part|section|volume)\s(?P<numeral>[IVXL]+)"
+                          r"(?!\w|'(?!s\b))", _read_roman),
+    rule("Roman numeral", r"\bWW(?P<numeral>II?)\b", lambda match: f"World War {cardinal(roman(match['numeral']))}"),
     rule("initials", r"\bPh\.\s?D\.|\b(?:[A-Z]\.){2,}|\b(?:[A-Z]\.){1,}[A-Z]\b", _read_dotted),
     rule("initial", rf"\b(?P<letter>[A-Z])\.(?=\s(?:[A-Z]\.|(?!{_STARTERS})[A-Z][a-z]))", _read_initial),
     rule("initials", r"(?<![\w'.])(?P<letters>[A-Z]{2,6})(?P<plural>s)?(?![A-Za-z])", _read_capitals),

@@ -7,13 +7,13 @@ import torch
 from stages.artifacts import checkpoint
 from stages.artifacts.checkpoint import (
     MODEL_FILE,
+    TensorFile,
     load_checkpoint,
     load_trainer_state,
     model_fingerprint,
     newest_checkpoint,
     resolve_checkpoint,
     save_checkpoint,
-    stream_tensors,
 )
 from stages.errors import StorageError, UsageError
 
@@ -116,6 +116,6 @@ def test_a_pickle_in_place_of_safetensors_is_refused_and_not_run(tmp_path):
 
 def test_tensors_read_one_by_one_are_those_read_at_once(tmp_path):
     save_checkpoint(tmp_path / "model", "ar", ARCHITECTURE, tensors(), {})
-    streamed = dict(stream_tensors(tmp_path / "model" / MODEL_FILE))
-    assert streamed.keys() == tensors().keys()
-    assert all(torch.equal(streamed[name], tensor) for name, tensor in tensors().items())
+    file = TensorFile(tmp_path / "model" / MODEL_FILE)
+    assert file.names == tensors().keys()
+    assert all(torch.equal(file.read(name), tensor) for name, tensor in tensors().items())

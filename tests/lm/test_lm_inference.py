@@ -10,7 +10,7 @@ from stages.config.models import ARConfig, NARConfig, TransformerConfig
 from stages.errors import UsageError
 from stages.lm import inference
 from stages.lm.ar import ARModel, visible_columns
-from stages.lm.inference import GraphedSteps, Int8Linear, PackedLinear, can_pack, for_speaking
+from stages.lm.inference import GraphedSteps, Int8Linear, PackedLinear, can_pack, for_speaking, load_for_speaking
 from stages.lm.nar import NARModel
 
 WIDER = TransformerConfig(dim=64, num_heads=4, num_layers=2, ffn_dim=128)
@@ -176,3 +176,16 @@ def test_on_a_gpu_graphs_give_what_steps_give():
     for column in torch.randint(SIZE, (300, 2, STREAMS)).cuda():
         assert torch.allclose(steps(column, state), model.advance(column, expected_state), atol=1e-3)
     assert sorted(steps.graphs) == [256, 512]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_model_loaded_layer_by_layer_is_the_one_made_ready_afterwards(precision):
+    whole, reads = make_ar(), []
+    state = whole.state_dict()
+    with torch.device("meta"):
+        empty = ARModel(whole.config)
+    loaded = load_for_speaking(empty, lambda name: reads.append(name) or state[name], torch.device("cpu"), precision)
+    assert sorted(reads) == sorted(state)
+    assert not any(tensor.is_meta for tensor in loaded.state_dict().values()) and not loaded.training
+    expected = log_probabilities(for_speaking(copy.deepcopy(whole), precision))
+    assert torch.equal(log_probabilities(loaded), expected)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.synthesis import long_script
 from stages.synthesis.long_script import Room, one_piece, paragraphs_of, plan_pieces, sentences_of
+from stages.text.normalizer import normalize
 
 
 def letters(text: str) -> int:
@@ -72,3 +74,22 @@ def test_no_word_is_lost_or_moved_and_no_piece_is_too_long(script, first, later)
         assert piece.tokens <= room.of(index)
         assert piece.sentences and all(sentence.tokens <= min(room.first, room.later) for sentence in piece.sentences)
     assert sum(piece.pause_seconds for piece in pieces) == script.count("\n\n")
+
+
+def test_a_word_without_room_is_spoken_in_one_and_that_is_said(caplog):
+    pieces = plan_pieces("x" * 50, letters, Room(20, 20), 0.7)
+    assert texts(pieces) == ["x" * 50]
+    assert "a single word, it is not split" in caplog.text
+
+
+def test_the_time_to_find_sentences_grows_with_the_text_not_with_its_square():
+    read = []
+
+    def characters(paragraph: str) -> int:
+        read.clear()
+        assert len(sentences_of(paragraph)) == paragraph.count(".")
+        return sum(map(len, read))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_script, "normalize", lambda text: read.append(text) or normalize(text))
+        assert characters("The old garden is here. " * 80) < 5 * characters("The old garden is here. " * 20)

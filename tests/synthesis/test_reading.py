@@ -68,10 +68,19 @@ def test_a_pass_goes_on_from_the_prompt_and_the_last_seconds_in_every_stream(mod
     assert first.request.text.endswith(prefix.text.removeprefix(prompt.text).strip())
 
 
-def test_a_long_prompt_is_not_put_before_what_was_said_last(model, monkeypatch):
+def test_a_long_prompt_is_not_put_before_what_was_said_last(model, monkeypatch, caplog):
     pipeline, takes = spoken_takes(model, monkeypatch)
     pipeline.speak(LONG, tiny_prompt(model, seconds=4.0), seed=1)
-    assert takes[1].request.prefix.num_samples < 2 * 24_000
+    assert takes[1].request.prefix.num_samples < 2 * 24_000 and not caplog.messages
+    pipeline.speak(SENTENCES[0], tiny_prompt(model, seconds=4.5), seed=1)
+    assert "the prompt is longer than half" in caplog.text
+
+
+def test_a_pass_that_says_nothing_is_not_gone_on_from(model, prompt, monkeypatch):
+    say_in_time(monkeypatch, model, frames=0)
+    speech = tiny_pipeline(model).speak(LONG, prompt, seed=1)
+    assert speech.report["passes"] > 1 and speech.seconds == 0
+    assert [piece["carried"] for piece in speech.report["pieces"]] == [None] * speech.report["passes"]
 
 
 def test_what_did_not_end_is_not_gone_on_from(model, prompt, monkeypatch):

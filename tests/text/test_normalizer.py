@@ -89,6 +89,24 @@ WRITTEN = st.lists(
     ("w/ milk and/or he/she, C#, #1, #topic", "with milk and or he she, C sharp, number one, hashtag topic"),
     ("*very* nice", "very nice"),
     ("Mon., Jan. 5. He sat. Sun.", "Monday, January fifth. He sat. Sun."),
+    ("Mon.–Fri., Sat-Sun and Jan-Mar 2020", "Monday to Friday, Saturday to Sunday and January to March twenty twenty"),
+    ("24 hrs., 3 yrs. later, (5 ft.) in 7 km.", "twenty four hours, three years later, (five feet) in seven "
+     "kilometers."),
+    ("5 ft. 10 in. tall, 1 ft 1 in, 5'10; 3 in. of rain, 10 in all", "five feet ten inches tall, one foot one inch, "
+     "five foot ten; three inches of rain, ten in all"),
+    ("2 tbsp. oil, 1 tsp salt, 900 sq. ft. of it, 3 m/s², 5 m²", "two tablespoons oil, one teaspoon salt, nine hundred "
+     "square feet of it, three meters per second squared, five square meters"),
+    ("60%-70%, 5kg-10kg, £1m-£2m, -$5", "sixty percent to seventy percent, five kilograms to ten kilograms, one "
+     "million pounds to two million pounds, minus five dollars"),
+    ("a $100-a-day habit", "a one hundred dollar-a-day habit"),
+    ("C++, 10,5 and 1.5x", "C plus plus, ten, five and one point five times"),
+    ("5/16 inch, 1/100, 3/16, 80/100", "five sixteenths inch, one one hundredth, three sixteen, eighty one hundred"),
+    ("class of '99, B-52s, 1000s of 6s", "class of ninety nine, B-fifty twos, thousands of sixes"),
+    ("WWII and Super Bowl LVIII; John Paul II's", "World War two and Super Bowl fifty eight; John Paul the second's"),
+    ("Ask Dr Brown or Dr.Lee and A. B. Jones", "Ask Doctor Brown or Doctor Lee and A B Jones"),
+    ("E.g. this, i.e. that, Sec. 5", "For example this, that is that, Section five"),
+    ("dial 911; 911 people; 0800 123 456; 10 000 of them", "dial nine one one; nine hundred eleven people; "
+     "zero eight zero zero, one two three, four five six; ten thousand of them"),
 ])
 def test_a_written_form_is_read_aloud_in_words(written: str, spoken: str) -> None:
     assert normalize(written) == spoken
