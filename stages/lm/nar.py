@@ -192,7 +192,8 @@ def _plan(starts: list[int], num_frames: int, window_frames: int, mode: WindowMo
 class Refinement:
     """How levels are read and drawn: windows of target frames (None: the whole sequence) and temperature.
 
-    Without `slide_frames` windows are as few as overlap by `overlap_frames`.
+    Without `slide_frames` windows are as few as overlap by `overlap_frames`. By default four are read at once, on a
+    CPU one: there a batch takes as long as its windows, and more memory.
     Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
     not understood.
     """
@@ -201,7 +202,7 @@ class Refinement:
     slide_frames: int | None = None
     overlap_frames: int = 0
     window_mode: WindowMode = "center"
-    windows_per_batch: int = 4
+    windows_per_batch: int | None = None
     temperature: float = 0.0
     prompt_frames: int | None = None
 
@@ -229,8 +230,9 @@ def predict_level(
     """
     windows = settings.windows(feature.shape[-1])
     codes = torch.zeros(1, feature.shape[-1], dtype=torch.long, device=feature.device)
-    for first in range(0, len(windows), settings.windows_per_batch):
-        group = windows[first : first + settings.windows_per_batch]
+    batch_size = settings.windows_per_batch or (1 if feature.device.type == "cpu" else 4)
+    for first in range(0, len(windows), batch_size):
+        group = windows[first : first + batch_size]
         clips = torch.cat([feature[..., window.start : window.stop] for window in group])
         logits = nar(
             clips,

@@ -5,7 +5,9 @@ import torch
 from encodec.modules import SConv1d
 from tiny_codecs import synthetic_speech, tiny_config
 
+from stages.codec import encodec
 from stages.codec.encodec import CausalConvolution, SEANetAutoencoder
+from stages.codec.inference import fold_weight_norm
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, SEANetConfig
 from stages.errors import UsageError
@@ -107,3 +109,21 @@ def test_the_zeros_of_a_causal_codec_are_padded_inside_and_reflections_are_not()
     reflecting = SEANetAutoencoder(SEANetConfig(base_filters=2, latent_dim=4, pad_mode="reflect"))
     assert not any(isinstance(module, SConv1d) for module in causal.modules())
     assert not any(isinstance(module, CausalConvolution) for module in reflecting.modules())
+
+
+@pytest.mark.parametrize("settings", [{}, {"causal": False, "pad_mode": "reflect"}, {"lstm_layers": 0}])
+@pytest.mark.parametrize("ready", [False, True])
+def test_long_latents_decoded_in_parts_sound_as_decoded_at_once(monkeypatch, settings, ready):
+    torch.manual_seed(0)
+    autoencoder = SEANetAutoencoder(SEANetConfig(base_filters=2, latent_dim=8, **settings)).eval()
+    if ready:
+        fold_weight_norm(autoencoder)
+        autoencoder.for_inference()
+    latents, sizes = torch.randn(2, 8, 130), []
+    with torch.no_grad():
+        whole = autoencoder.decode_latents(latents)
+        monkeypatch.setattr(encodec, "PART_FRAMES", 50)
+        autoencoder.decoder.model[-1].register_forward_hook(lambda _, args, out: sizes.append(out.shape[-1] // 500))
+        parts = autoencoder.decode_latents(latents)
+    assert sizes == [66, 82, 46]
+    assert parts.shape == whole.shape and torch.allclose(parts, whole, atol=1e-5)

@@ -72,18 +72,24 @@ def test_checkpointing_keeps_fewer_activations():
     assert kept(checkpoint_activations=True) < 0.5 * kept()
 
 
-@pytest.mark.parametrize("make", [make_ar, make_nar])
-def test_compiled_blocks_give_the_same_gradients_from_one_compilation_under_plain_names(make, monkeypatch):
-    monkeypatch.setattr(training_speed, "BACKEND", "eager")  # what dynamo makes of a block, without a C compiler
+@pytest.fixture
+def dynamo():
+    """The compiler's counters, without what other tests compiled."""
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("make", [make_ar, make_nar])
+def test_compiled_blocks_give_the_same_gradients_from_one_compilation_under_plain_names(make, monkeypatch, dynamo):
+    monkeypatch.setattr(training_speed, "BACKEND", "eager")  # what dynamo makes of a block, without a C compiler
     plain, unchanged = gradients(make)
     for settings in ({"compile": True}, {"compile": True, "checkpoint_activations": True}):
         compiled, model = gradients(make, **settings)
         assert all(torch.allclose(plain[name], compiled[name], atol=1e-6) for name in plain)
         assert model.state_dict().keys() == unchanged.state_dict().keys()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # for three layers and two shapes
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
+    assert dynamo["stats"]["unique_graphs"] == 1  # for three layers and two shapes
 
 
 def test_only_what_needs_gradients_goes_through_the_changed_blocks():
