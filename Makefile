@@ -32,6 +32,7 @@ test: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/generation.py
+	$(BIN)/python tests/benchmarks/speaking_memory.py
 	$(BIN)/python tests/benchmarks/training.py
 
 clean:

@@ -35,18 +35,20 @@ def valid_positions(lengths: Tensor, size: int) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values of every layer for sequences under construction, at most `capacity` columns long."""
+    """Keys and values of every layer for sequences under construction, at most `capacity` columns long.
+
+    They are one block of memory, which the system gets back as a whole: many small ones would leave gaps.
+    """
 
     def __init__(self, num_layers: int, capacity: int):
-        self.capacity = capacity
-        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+        self.num_layers, self.capacity = num_layers, capacity
+        self._block: Tensor | None = None  # [layers, 2, batch, heads, capacity, head_dim]
 
     def store(self, layer: int, columns: Tensor, visible: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values [batch, heads, new, head_dim] at `columns` [new]; return the first `visible`."""
-        if self._layers[layer] is None:
-            shape = (*keys.shape[:2], self.capacity, keys.shape[-1])
-            self._layers[layer] = keys.new_zeros(shape), values.new_zeros(shape)
-        all_keys, all_values = self._layers[layer]
+        if self._block is None:
+            self._block = keys.new_zeros(self.num_layers, 2, *keys.shape[:2], self.capacity, keys.shape[-1])
+        all_keys, all_values = self._block[layer, 0], self._block[layer, 1]  # views that autograd lets be written to
         all_keys.index_copy_(2, columns, keys)
         all_values.index_copy_(2, columns, values)
         return all_keys[:, :, :visible], all_values[:, :, :visible]

@@ -1,9 +1,8 @@
-"""How fast the language models speak, and in how much memory, at the paper's sizes with random weights: `make bench`.
+"""How fast the language models speak at the paper's sizes, with random weights: `make bench`.
 
     step       a cached step of the AR model: weight bytes a second beside PyTorch's linear layers, and MusicGen's step
     systems    HALL-E beside VALL-E, the same durations forced: the AR alone and the whole synthesis
     long       90 s beside 10 s, for each second of speech
-    memory     what loading a model and speaking for 90 s in bfloat16 adds to a process
     int8       mean KL divergence of 8-bit weights, of a trained model (--ar RUN --tokens STORE)
 
 Speed is in CPU seconds of this process; sides that are compared take turns. `--quick` takes smaller transformers of
@@ -16,27 +15,22 @@ import argparse
 import gc
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from stages.artifacts.checkpoint import load_checkpoint
 from stages.artifacts.token_store import open_store
 from stages.codec.base import Codec, Streams
 from stages.codec.inference import for_inference
 from stages.codec.mrvq import MultiResolutionCodec
-from stages.codec.registry import codec_fingerprint, export_codec
 from stages.codec.residual import ResidualCodec
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, QuantizerConfig, TransformerConfig
 from stages.config.stage_configs import SpeechConfig
@@ -45,16 +39,10 @@ from stages.lm.delay import delay
 from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.inference import GraphedSteps, for_speaking, weight_dtype
 from stages.lm.nar import NARModel, Refinement, refine
-from stages.synthesis.model import load_speech_model
-from stages.synthesis.pipeline import SpeechPipeline
-from stages.synthesis.prompt import Prompt
-from stages.text.tokenizer import TextTokenizer
 
 PROMPT_SECONDS, WINDOW_SECONDS, LATENT_RATE = 3.0, 28.0, 48.0
 TOKENS_PER_SECOND = 8.5  # 150 words a minute, 3.4 tokens each
 COLUMNS = 300  # written before the step that is measured: text and prompt
-SMALL = TransformerConfig(dim=320, num_heads=5, num_layers=6, ffn_dim=1280)
-QUICK_AR, QUICK_NAR = SMALL, SMALL.model_copy(update={"dim": 256, "num_heads": 4, "num_layers": 4, "ffn_dim": 1024})
 
 
 @dataclass(frozen=True)
@@ -63,6 +51,10 @@ class Sizes:
 
     ar: TransformerConfig = ARConfig().transformer
     nar: TransformerConfig = NARConfig().transformer
+
+
+QUICK = Sizes(TransformerConfig(dim=320, num_heads=5, num_layers=6, ffn_dim=1280),
+              TransformerConfig(dim=256, num_heads=4, num_layers=4, ffn_dim=1024))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -373,74 +365,6 @@ def count_passes(seconds: float = 90.0) -> None:
           f"{passes[1] / passes[0]:.2f} of them   (at most 0.33)")
 
 
-def write_model(folder: Path, sizes: Sizes) -> dict[str, str]:
-    """Write a HALL-E of random weights that never ends by itself, in float32, as training leaves it."""
-    codec, tokenizer = make_codec("halle"), TextTokenizer.train(["a quick brown fox jumps over the lazy dog"], 40)
-    export_codec(codec, folder / "codec.pt")
-    parents = {"codec": codec_fingerprint(codec), "text_tokenizer": "random"}
-    ar = make_ar(sizes, 6)
-    ar.heads[0].bias.data[-1] = -1e4
-    save_checkpoint(folder / "ar", "ar", {
-        "model": ar.config.model_dump(mode="json"), "system": "halle", "text_tokenizer_json": tokenizer.to_json(),
-        "max_frames": 720, "max_text_tokens": 1024, "loudness_db": None,
-    }, ar.state_dict(), parents)  # fmt: skip
-    del ar
-    nar = make_nar(sizes, "cross")
-    save_checkpoint(folder / "nar", "nar", {
-        "model": nar.config.model_dump(mode="json"), "system": "halle", "window_seconds": WINDOW_SECONDS,
-        "prompt_seconds": PROMPT_SECONDS,
-    }, nar.state_dict(), parents)  # fmt: skip
-    return {"codec": f"{folder}/codec.pt", "ar": f"{folder}/ar", "nar": f"{folder}/nar"}
-
-
-def speak_from(folder: Path, seconds: float, precision: str) -> int:
-    """Load the model that `write_model` left in `folder` and speak; return the bytes of its weights."""
-    paths = {"codec": f"{folder}/codec.pt", "ar": f"{folder}/ar", "nar": f"{folder}/nar"}
-    config = SpeechConfig(**paths, precision=precision, max_seconds=seconds, single_pass=True)
-    model = load_speech_model(config, torch.device("cpu"))
-    waveform = torch.randn(1, 1, round(PROMPT_SECONDS * model.codec.sample_rate)) / 10
-    with torch.inference_mode():
-        streams = model.codec.encode(waveform)
-    prompt = Prompt(waveform[0, 0].numpy(), "a quick brown fox", "given", streams, "noise")
-    words = "the lazy dog jumps over a quick brown fox"
-    speech = SpeechPipeline(model, config).speak(" ".join([words] * round(seconds * 2.5 / 9)), prompt, seed=0)
-    assert abs(speech.seconds - seconds) < 1, speech.seconds
-    files = [folder / "ar" / "model.safetensors", folder / "nar" / "model.safetensors"]
-    width = {"fp32": 4, "bf16": 2, "int8": 1}[precision]
-    return sum(file.stat().st_size for file in files) // 4 * width + (folder / "codec.pt").stat().st_size
-
-
-def added_memory(function: Callable[[], object]) -> tuple[float, object]:
-    """Return by how many bytes a function raises this process's memory at its peak, and its result."""
-    process, seen, done = psutil.Process(), [], threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            seen.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        result = function()
-    finally:
-        done.set()
-        watcher.join()
-    return max(seen, default=before) - before, result
-
-
-def measure_memory(quick: bool, seconds: float, precision: str) -> None:
-    """In a process of its own, which finds nothing that others have left."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder), Sizes(QUICK_AR, QUICK_NAR) if quick else Sizes())
-        gc.collect()
-        command = [sys.executable, __file__, "--peak", folder, "--seconds", str(seconds), "--precision", precision]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    peak, weights = map(float, result.stdout.split()[-2:])
-    print(f"peak memory of loading and speaking {seconds:g} s, {precision}, beyond imports: {peak / 2**20:.0f} MiB, "
-          f"{peak / weights:.2f} times the weights ({weights / 2**20:.0f} MiB)   (at most 1.3)")
-
-
 @torch.inference_mode()
 def measure_divergence(run: str, store: str, precision: str = "int8", num_utterances: int = 20) -> float:
     """Print and return the mean KL divergence, in nats, of step-by-step predictions of true codes."""
@@ -479,25 +403,21 @@ def predictions(ar: ARModel, text: Tensor, codes: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("step", "systems", "long", "memory", "int8"), action="append")
+    parser.add_argument("--only", choices=("step", "systems", "long", "int8"), action="append")
     parser.add_argument("--quick", action="store_true", help="smaller transformers of the same structure")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), help="by default fp32; of memory bf16")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32", help="of systems and long")
     parser.add_argument("--no-musicgen", action="store_true", help="without transformers' model")
     parser.add_argument("--ar", help="a trained AR run, for int8")
     parser.add_argument("--tokens", help="the store it was trained on")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=90.0, help="of long speech")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    if options.peak:
-        print(*added_memory(lambda: speak_from(Path(options.peak), options.seconds, options.precision)))
-        return
-    wanted = options.only or ("step", "systems", "long", "memory", "int8")
-    sizes = Sizes(QUICK_AR, QUICK_NAR) if options.quick else Sizes()
+    wanted = options.only or ("step", "systems", "long", "int8")
+    sizes = QUICK if options.quick else Sizes()
     if "step" in wanted:
         for precision in ("fp32", "bf16"):
             measure_step(sizes, precision, options.turns, not options.no_musicgen)
@@ -506,11 +426,9 @@ def main() -> None:
             measure_gpu(sizes, options.turns)
         count_passes()
     if "systems" in wanted:
-        measure_systems(sizes, options.precision or "fp32")
+        measure_systems(sizes, options.precision)
     if "long" in wanted:
-        measure_long(sizes, options.precision or "fp32", options.seconds)
-    if "memory" in wanted:
-        measure_memory(options.quick, options.seconds, options.precision or "bf16")
+        measure_long(sizes, options.precision, options.seconds)
     if "int8" in wanted and options.ar and options.tokens:
         measure_divergence(options.ar, options.tokens)
     print(f"({psutil.getloadavg()[0]:.1f} programs wanted the {os.cpu_count()} processors in the last minute)")

@@ -4,7 +4,7 @@
                 whose weight norm has been removed by torch's `remove_weight_norm`
     MReQ        the same autoencoder around Table 1's quantizer, against the same peer
     memory      what encoding and decoding a minute adds to the process at its peak
-    tokenize    `halle tokenize` with a spectral codec and Table 1, as a multiple of real time
+    tokenize    `halle tokenize` with the codec that ships, as a multiple of real time
 
 All sides take turns in one run, and a ratio is the median over the turns, so that other programs disturb it little.
 Speed is in CPU seconds of one thread. These are measurements, not tests: nothing here can fail.
@@ -37,10 +37,10 @@ from stages.artifacts.manifest import write_manifest
 from stages.audio.io import write_audio
 from stages.codec.inference import for_inference
 from stages.codec.mrvq import MultiResolutionCodec
-from stages.codec.registry import export_codec
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, MRVQConfig
 from stages.config.stage_configs import TokenizeConfig
+from stages.synthesis.model import PACKAGED_MODEL
 
 SHAPES = ((1, 3.0), (1, 10.0), (8, 1.0))  # clips, seconds of each
 MEMORY_SECONDS = 60.0
@@ -146,17 +146,14 @@ def peak_of(side: str) -> float:
 
 def measure_tokenize(minutes: float, workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        codec = MultiResolutionCodec(CodecConfig(arch="spectral", mrvq=MRVQConfig())).eval()
-        export_codec(codec, Path(folder) / "mreq.pt")
         seconds = make_corpus(Path(folder) / "data", 60 * minutes)
-        config = TokenizeConfig(codec=f"{folder}/mreq.pt", data=f"{folder}/data", out=f"{folder}/tokens", device="cpu",
-                                workers=workers)
+        config = TokenizeConfig(codec=str(PACKAGED_MODEL / "codec"), data=f"{folder}/data",
+                                out=f"{folder}/tokens", device="cpu", workers=workers)
         torch.set_num_threads(workers)
         begun, cpu = time.perf_counter(), time.process_time()
         tokenize_corpus.run(config)
         wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    print(f"halle tokenize, spectral codec, Table 1, {seconds / 60:.0f} minutes of FLAC, {workers} threads")
+    print(f"halle tokenize, the codec that ships, {seconds / 60:.0f} minutes of FLAC, {workers} threads")
     print(f"  {seconds / wall:.0f} x real time by the clock, {seconds / cpu:.0f} x for each processor's second of work")
     print(f"  ({psutil.getloadavg()[0]:.1f} programs wanted the {os.cpu_count()} processors in the last minute)")
 

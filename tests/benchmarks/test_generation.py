@@ -10,7 +10,6 @@ import torch
 from generation import (
     Parts,
     Sizes,
-    added_memory,
     count_passes,
     linear_rate,
     make_ar,
@@ -18,6 +17,7 @@ from generation import (
     predictions,
     weight_bytes,
 )
+from speaking_memory import added_memory
 from tiny_tokens import tiny_tokens
 
 from stages.artifacts.checkpoint import save_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from speed import build_ours, build_peer, make_corpus, remove_weight_norm, take_turns
+from speed import build_ours, build_peer, make_corpus, measure_tokenize, remove_weight_norm, take_turns
 
 from stages.artifacts.manifest import read_manifest
 from stages.codec.inference import for_inference
@@ -35,3 +35,8 @@ def test_sides_take_turns_and_the_first_turn_is_left_out() -> None:
 def test_the_corpus_is_as_long_as_asked(tmp_path) -> None:
     total = make_corpus(tmp_path, 40)
     assert total >= 40 and sum(row.duration for row in read_manifest(tmp_path).utterances) == pytest.approx(total)
+
+
+def test_tokenising_is_measured_with_the_codec_that_ships(capsys) -> None:
+    measure_tokenize(minutes=0.05, workers=1)
+    assert "x real time by the clock" in capsys.readouterr().out
