@@ -44,11 +44,12 @@ class KeyValueCache:
         self.num_layers, self.capacity = num_layers, capacity
         self._block: Tensor | None = None  # [layers, 2, batch, heads, capacity, head_dim]
 
+    @torch.no_grad()
     def store(self, layer: int, columns: Tensor, visible: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values [batch, heads, new, head_dim] at `columns` [new]; return the first `visible`."""
         if self._block is None:
             self._block = keys.new_zeros(self.num_layers, 2, *keys.shape[:2], self.capacity, keys.shape[-1])
-        all_keys, all_values = self._block[layer, 0], self._block[layer, 1]  # views that autograd lets be written to
+        all_keys, all_values = self._block[layer, 0], self._block[layer, 1]
         all_keys.index_copy_(2, columns, keys)
         all_values.index_copy_(2, columns, values)
         return all_keys[:, :, :visible], all_values[:, :, :visible]
