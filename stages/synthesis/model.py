@@ -79,9 +79,9 @@ def find_model(model: str | None) -> Path:
     if chosen:
         raise MissingModelError(f"$HALLE_MODEL names `{folder}`, which is not a model folder",
                                 "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")
-    raise MissingModelError("no model was given and none ships with this installation",
+    raise MissingModelError("no model was given and none that speaks ships with this installation",
                             "give --model DIR, set HALLE_MODEL, or make a small one with: make demo "
-                            "(halle eval --reconstruct needs only --codec RUN)")
+                            "(halle eval --reconstruct needs none)")
 
 
 def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel:
