@@ -171,12 +171,14 @@ def fewest_windows(
 ) -> list[Window]:
     """Cover `num_frames` with as few windows as overlap by `overlap_frames` at least, evenly spread.
 
-    They never overlap by more than half of their width for it.
+    They are no wider than that takes: what a window costs grows faster than its width. They never overlap by more
+    than half of their width.
     """
-    last_start = max(0, num_frames - window_frames)
-    slides = math.ceil(last_start / max(window_frames - overlap_frames, (window_frames + 1) // 2))
-    starts = [index * last_start // max(slides, 1) for index in range(slides + 1)]
-    return _plan(starts, num_frames, window_frames, mode)
+    overlap = min(overlap_frames, window_frames // 2)
+    slides = math.ceil(max(0, num_frames - window_frames) / (window_frames - overlap))
+    width = math.ceil((num_frames + slides * overlap) / (slides + 1))
+    starts = [index * (num_frames - width) // max(slides, 1) for index in range(slides + 1)]
+    return _plan(starts, num_frames, width, mode)
 
 
 def _plan(starts: list[int], num_frames: int, window_frames: int, mode: WindowMode) -> list[Window]:

@@ -203,6 +203,9 @@ def test_fewest_windows_overlap_as_asked_and_one_less_would_not(num_frames, widt
         assert before.stop - after.start >= asked and after.start > before.start
     slides = len(plan) - 1
     assert slides == 0 or (slides - 1) * (width - asked) < num_frames - width
+    narrowed = {window.stop - window.start for window in plan}
+    assert len(narrowed) == 1 and max(narrowed) <= width
+    assert (slides + 1) * (max(narrowed) - 1) - slides * asked < num_frames  # one frame less would not do
     gaps = [after.start - before.start for before, after in itertools.pairwise(plan)]
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
