@@ -9,27 +9,15 @@ import os
 import shlex
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from halle_cli.next_steps import next_step
+from halle_cli.values import numbers, one_or_all, seconds_range
+
 STAGES = "Stages, in data order"
 HELPERS = "Helpers"
-# Said when a stage is done, filled in with its settings.
-NEXT_STEP = {
-    "curate": "halle train-codec --data {out} --out RUN",
-    "train-codec": "halle mreq --teacher {out} --data {data} --out RUN",
-    "mreq": "halle tokenize --codec {out} --data {data} --out STORE",
-    "tokenize": "halle train-ar --tokens {out} --out RUN, and halle train-nar --tokens {out} --codec {codec} --out RUN",
-    "train-ar": "halle train-nar --tokens {tokens} --codec {codec} --out RUN, then halle pack",
-    "train-nar": "halle pack --codec {codec} --ar RUN --nar {out} --out MODEL",
-    "pack": "halle synth --text script.txt --prompt ref.wav --model {out}",
-}
-NEXT_STEP_OF_FINETUNING = {
-    "tokenize": "halle train-ar --preset finetune --init {init} --tokens {out} --out RUN, and halle train-nar likewise",
-    "train-ar": "halle train-nar --preset finetune --init {init} --tokens {tokens} --out RUN, then halle pack",
-}
 
 app = typer.Typer(
     name="halle",
@@ -114,7 +102,7 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
     if name in UNDIVIDED and os.environ.get("RANK", "0") != "0":
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
-    next_step = None if common["dry_run"] else _next_step(name, settings, common["preset"])
+    after = None if common["dry_run"] else next_step(name, settings, common["preset"])
 
     def work() -> dict[str, Any]:
         from stages.config.resolve import resolve
@@ -127,28 +115,12 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
             return {"plan": stage.plan(config), "settings": config.model_dump(mode="json", exclude=_replaced(config))}
         return stage.run(config)
 
-    Console(verbosity, common["json_output"], common["debug"]).run(work, next_step)
+    Console(verbosity, common["json_output"], common["debug"]).run(work, after)
 
 
 def _replaced(config: Any) -> set[str]:
     """Return the settings that those of the model to start from replace: the plan has them."""
     return {"model", "window_seconds", "prompt_seconds"} if getattr(config, "keep_architecture", False) else set()
-
-
-def _next_step(name: str, settings: dict[str, Any], preset: str = "mini") -> str:
-    texts = NEXT_STEP
-    if start := settings.get("like") or (preset == "finetune" and settings.get("init")):
-        model = start if (Path(start) / "model.json").is_file() else None  # a run or a store
-        texts = {**NEXT_STEP, **NEXT_STEP_OF_FINETUNING}
-        settings = {**settings, "init": model or "MODEL", "codec": settings["codec"] or model}
-    return texts.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})
-
-
-def _as_typed(key: str, value: Any) -> str:
-    """Return what follows an option on the command line; of a repeated one, its further uses too."""
-    if value is None:
-        return key.upper()
-    return f" --{key} ".join(shlex.quote(str(item)) for item in (value if isinstance(value, list) else [value]))
 
 
 @_stage("curate", "curate")
@@ -163,7 +135,7 @@ def curate(
 ) -> dict[str, Any]:
     """Turn recordings with transcripts into a manifest of clean utterances."""
     return {"source": source, "out": out, "layout": layout, "min_seconds": min_seconds, "max_seconds": max_seconds,
-            "join_seconds": _range(join_seconds, "--join-seconds"), "clips": clips}
+            "join_seconds": seconds_range(join_seconds, "--join-seconds"), "clips": clips}
 
 
 @_stage("train-codec", "train_codec")
@@ -192,8 +164,8 @@ def mreq(
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Post-train a codec into an 8/16/24/48 Hz hierarchy."""
-    return {"teacher": teacher, "data": data, "out": out, "rates": _numbers(rates, "--rates", float),
-            "alphas": _numbers(alphas, "--alphas", int), "training.steps": steps,
+    return {"teacher": teacher, "data": data, "out": out, "rates": numbers(rates, "--rates", float),
+            "alphas": numbers(alphas, "--alphas", int), "training.steps": steps,
             "training.tracker": tracker}
 
 
@@ -224,7 +196,7 @@ def train_ar(
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the AR language model (six delayed streams at 8 Hz; VALL-E: one at 48 Hz)."""
-    return {"tokens": _one_or_all(tokens), "out": out, "system": system, "init": init, "codec": codec, "nar": nar,
+    return {"tokens": one_or_all(tokens), "out": out, "system": system, "init": init, "codec": codec, "nar": nar,
             "training.steps": steps, "training.tracker": tracker}
 
 
@@ -240,7 +212,7 @@ def train_nar(
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train the NAR language model (the other codebooks, at 48 Hz)."""
-    return {"tokens": _one_or_all(tokens), "codec": codec, "out": out, "system": system, "init": init,
+    return {"tokens": one_or_all(tokens), "codec": codec, "out": out, "system": system, "init": init,
             "training.steps": steps, "training.tracker": tracker}
 
 
@@ -269,7 +241,8 @@ def synth(
     captions: Annotated[str | None, _option("Write subtitles beside the audio: srt, vtt or both.")] = None,
     verify: Annotated[bool, _option("Listen to what was spoken and speak again, from where it went wrong, what lacks "
                                     "words, repeats itself or falls silent.", "--verify")] = False,
-    transcriber: Annotated[str | None, _option("Recogniser: pocketsphinx, package.module:function, or none.")] = None,
+    transcriber: Annotated[str | None, _option("Recogniser: pocketsphinx, a model of transformers (folder "
+                                               "or name), package.module:function, or none.")] = None,
     batch_size: Annotated[int | None, _option("Of many texts, how many the AR speaks at once.")] = None,
     allow_unfinished: Annotated[bool, _option("Exit 0 even when the text is not finished.",
                                               "--allow-unfinished")] = False,
@@ -289,12 +262,37 @@ def synth(
 
 @_stage("eval", "evaluate")
 def evaluate(
-    set_: Annotated[str, _option("Test set: a name below --data-root, or a manifest folder.", "--set")],
+    set_: Annotated[str | None, _option("Test set: a name, a manifest or audio folder, a list `id<TAB>text`, or "
+                                        "Seed-TTS's meta.lst; none with --hypotheses scores what is there.",
+                                        "--set")] = None,
     model: Annotated[str | None, _option(_MODEL)] = None,
     codec: Annotated[list[str] | None, _option("Codec, in place of the model's; several with --reconstruct.")] = None,
     ar: Annotated[str | None, _option("AR run, in place of the model's.")] = None,
     nar: Annotated[str | None, _option("NAR run, in place of the model's.")] = None,
-    hypotheses: Annotated[str | None, _option("Score the audio in this folder; file stems are ids.")] = None,
+    hypotheses: Annotated[list[str] | None, _option("Score the audio in this folder; file stems are ids. Give several, "
+                                                    "beside a model or without one, to compare them.")] = None,
+    name: Annotated[list[str] | None, _option("What to call the --hypotheses, one for each; by default the "
+                                              "folder.")] = None,
+    protocol: Annotated[str | None, _option("Score as a paper does, halle or valle: recogniser, speaker model, lengths "
+                                            "and setting are then its.")] = None,
+    recording_seconds: Annotated[str | None, _option("Score only rows with a recording of MIN-MAX seconds.")] = None,
+    with_prompt: Annotated[bool, _option("In the setting continuation the --hypotheses begin with the prompt: it is "
+                                         "not in what similarity hears.", "--with-prompt")] = False,
+    seeds: Annotated[int | None, _option("Let a model say each text N times, each with another seed.")] = None,
+    prompt_lengths: Annotated[str | None, _option("Let a model go on after the first 3, 10 and 20 seconds of each "
+                                                  "recording, such as 3,10,20, and compare.")] = None,
+    metrics: Annotated[list[str] | None, _option("Measure this, such as wer or package.module:Class; by default all "
+                                                 "that can be.", "--metric")] = None,
+    transcriber: Annotated[str | None, _option("Recogniser that listens: a model of transformers (folder or name), "
+                                               "package.module:function, or pocketsphinx, the default, which only "
+                                               "ranks.")] = None,
+    transcripts: Annotated[list[str] | None, _option("What another recogniser heard, JSON lines; none is run.")] = None,
+    language: Annotated[str | None, _option("Language of the texts, such as de; by default en. Where words have no "
+                                            "spaces (zh, ja, th), characters are counted.")] = None,
+    listening_test: Annotated[bool, _option("Write a page too on which people rate all systems, blind.",
+                                            "--listening-test")] = False,
+    listening_answers: Annotated[list[str] | None, _option("What a listener exported from that page, or a folder of "
+                                                           "such files: QMOS and SMOS.")] = None,
     setting: Annotated[str | None, _option("cross-sentence, continuation or reconstruction.")] = None,
     reconstruct: Annotated[bool, _option("Encode and decode the recordings; the first codec is what the others are "
                                          "compared with.", "--reconstruct")] = False,
@@ -303,6 +301,10 @@ def evaluate(
     only: Annotated[list[str] | None, _option("COLUMN=VALUE or COLUMN=A,B: score these rows of the set only; of "
                                               "several, all must hold.")] = None,
     max_items: Annotated[int | None, _option("Score the first N utterances only.")] = None,
+    text_limits: Annotated[str | None, _option("Leave out texts longer or shorter than in training: curate, a "
+                                               "training manifest, or none.")] = None,
+    export_tasks: Annotated[str | None, _option("Write prompts and texts to this folder for another system, and score "
+                                                "nothing.")] = None,
 ) -> dict[str, Any]:
     """Score a model, codecs, or anyone's audio, on a test set."""
     if reconstruct and setting not in (None, "reconstruction"):
@@ -310,8 +312,15 @@ def evaluate(
                                  param_hint="--setting")
     first, *further = codec or [None]
     return {"set": set_, "model": model, "codec": first, "further_codecs": further or None, "ar": ar, "nar": nar,
-            "hypotheses": hypotheses, "setting": "reconstruction" if reconstruct else setting, "out": out,
-            "data_root": data_root, "only": only or None, "max_items": max_items}
+            "hypotheses": hypotheses or None, "names": name or None, "seeds": seeds, "with_prompt": with_prompt or None,
+            "metrics": metrics or None, "transcriber": transcriber, "transcripts": transcripts or None,
+            "language": language, "protocol": protocol,
+            "recording_seconds": seconds_range(recording_seconds, "--recording-seconds"),
+            "listening_test": listening_test or None, "listening_answers": listening_answers or None,
+            "setting": "reconstruction" if reconstruct else setting or ("continuation" if prompt_lengths else None),
+            "prompt_lengths": numbers(prompt_lengths, "--prompt-lengths", float), "out": out,
+            "data_root": data_root, "only": only or None, "max_items": max_items, "text_limits": text_limits,
+            "export_tasks": export_tasks}
 
 
 @app.command("pack", rich_help_panel=HELPERS)
@@ -330,32 +339,6 @@ def pack(
     def work() -> dict[str, Any]:
         return importlib.import_module("stages.pack").run(codec, ar, nar, out, half)
 
-    next_step = _next_step("pack", {"out": out}) if ar else f"halle tokenize --codec {shlex.quote(out)} --data " \
+    after = next_step("pack", {"out": out}) if ar else f"halle tokenize --codec {shlex.quote(out)} --data " \
                                                             "MANIFEST_DIR --out STORE"
-    Console(0, json_output, debug).run(work, next_step)
-
-
-def _one_or_all(values: list[str]) -> str | list[str]:
-    return values if len(values) > 1 else values[0]
-
-
-def _numbers(text: str | None, option: str, kind: type) -> tuple | None:
-    """Read numbers with commas between."""
-    try:
-        return None if text is None else tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        example = "8,16,24,48" if kind is float else "1,2,2,3"
-        raise typer.BadParameter(f"expected numbers such as {example}, got `{text}`", param_hint=option) from None
-
-
-def _range(text: str | None, option: str) -> tuple[float, float] | None:
-    """Read MIN-MAX."""
-    if text is None:
-        return None
-    low, dash, high = text.partition("-")
-    try:
-        if not dash or not 0 <= float(low) < float(high):
-            raise ValueError
-    except ValueError:
-        raise typer.BadParameter(f"expected MIN-MAX such as 8-20, got `{text}`", param_hint=option) from None
-    return float(low), float(high)
+    Console(0, json_output, debug).run(work, after)

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from stages.artifacts.manifest import Manifest
-from stages.artifacts.run_dir import check_output, claim_output, versions
-from stages.artifacts.storage import (
-    FORMAT_VERSION,
-    append_jsonl,
-    fingerprint_of,
-    read_journal,
-    read_json,
-    write_json,
-    write_jsonl,
-    write_text,
-)
-from stages.audio.io import AudioError, write_audio
+from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.storage import fingerprint_of, read_json, sha256_file, write_json, write_jsonl, write_text
+from stages.config.resolve import flatten
 from stages.config.stage_configs import EvalConfig
-from stages.errors import UnfinishedSpeechError, UsageError
 from stages.metrics.base import Metric, Need
-from stages.metrics.comparison import compare_systems, describe, score_system
-from stages.metrics.intelligibility import NORMALISER, normaliser_version
-from stages.metrics.registry import choose_metrics
-from stages.metrics.scoring import FAILED, MISSING, RECORDINGS, SCORED, Attempt, Scorer, Sound, read_recording, row_of
-from stages.metrics.test_set import (
-    Case,
-    file_stem,
-    find_test_set,
-    plan_cases,
-    read_test_set,
-    refuse_bad_set,
-    setting_in_words,
-    without_recording,
-)
-from stages.progress import Progress
-from stages.reports.evaluation import evaluation_page, score_in_words, with_players
-from stages.speech.transcriber import Transcriber, load_transcriber
-from stages.synthesis.pipeline import SYNTHETIC
-from stages.synthesis.sources import Source, Speak, find_sources
+from stages.metrics.cases import Case, refuse_bad_set, setting_in_words
+from stages.metrics.kept_audio import KeptAudio
+from stages.metrics.listening_answers import score_listening, still_hold
+from stages.metrics.measurements import MEASUREMENTS, KeptMeasurements, identity_of
+from stages.metrics.prompt_lengths import with_room_for_prompts
+from stages.metrics.protocol_pieces import AwaitedTranscripts, check_pieces, check_recogniser, runs_elsewhere
+from stages.metrics.registry import choose_metrics, why_not
+from stages.metrics.scores import scores_of
+from stages.metrics.scoring import SCORED, AllMade, Scene, Scorer, rows_of
+from stages.metrics.tasks import export_tasks
+from stages.metrics.test_set import EvaluationSet, cases_to_judge, open_test_set
+from stages.metrics.transcripts import TRANSCRIPTS, GivenTranscripts, Heard, KeptTranscripts
+from stages.reports.evaluation import evaluation_page, score_in_words
+from stages.reports.listening_tables import OPINIONS, opinion_in_words
+from stages.reports.listening_test import PAGE, write_listening_test
+from stages.reports.tables import TABLES, write_tables
+from stages.speech.transcriber import load_transcriber
+from stages.synthesis.making import keep_scenes, make_audio
+from stages.synthesis.sources import Source, find_sources
 from stages.training.processes import pick_device
-
-log = logging.getLogger("halle.eval")
 
 ITEMS, SCORES, REPORT = "items.jsonl", "scores.json", "report.html"
 _OFFERS: dict[str, frozenset[Need]] = {
@@ -55,6 +39,9 @@ _OFFERS: dict[str, frozenset[Need]] = {
     "continuation": frozenset({"transcript", "reference", "voice"}),
     "reconstruction": frozenset({"transcript", "aligned_reference", "voice"}),
 }
+# Where things are and how they are done: scores do not depend on it. Files count by their contents.
+_NO_MATTER = {"out", "device", "restart", "allow_change", "max_bad", "data_root", "set", "model", "codec", "ar", "nar",
+              "further_codecs", "hypotheses", "transcripts", "listening_answers", "cuda_graphs"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +49,7 @@ class Job:
     """What an evaluation is going to do; made without loading a model. `cases` are those asked for, in order."""
 
     config: EvalConfig
-    manifest: Manifest
-    split: str
+    test_set: EvaluationSet
     cases: tuple[Case, ...]
     sources: tuple[Source, ...]
     metrics: tuple[Metric, ...]
@@ -75,148 +61,152 @@ class Job:
 
     @property
     def parents(self) -> dict[str, str]:
-        fingerprints = [source.fingerprint for source in self.sources]
-        system = fingerprints[0] if len(fingerprints) == 1 else fingerprint_of(fingerprints)
-        return {"set": self.manifest.fingerprint, "system": system}
+        """The inputs that may not change below a result. Anyone's audio may: what changed is scored anew."""
+        systems = {f"system {source.name}": source.fingerprint for source in self.sources if source.contents is None}
+        return {"set": self.test_set.fingerprint} | systems
+
+    @property
+    def request(self) -> str:
+        """Identify all that scores.json depends on: a finished evaluation of the same request is not done again."""
+        settings = {key: value for key, value in flatten(self.config).items() if key not in _NO_MATTER}
+        systems = [(source.name, source.fingerprint) for source in self.sources]
+        files = [_contents(self.config.transcripts), _contents(self.config.listening_answers)]
+        return fingerprint_of([self.test_set.fingerprint, settings, systems, files, [*map(identity_of, self.metrics)]])
+
+
+def _contents(paths: Iterable[str]) -> list[str]:
+    """Return the hashes of files, and of all that are directly in folders."""
+    files = [file for path in map(Path, paths) for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return [sha256_file(file) for file in files if file.is_file()]
 
 
 def run(config: EvalConfig) -> dict:
-    """Make and score what is not done yet, then write scores and the page; nothing is done twice."""
+    """Make the audio that is not there yet, score what lies there, write scores and the page; nothing is done twice."""
+    if config.export_tasks:
+        return export(config)
     job = prepare(config)
     with claim_output("eval", job.config, job.parents) as folder:
-        rows = {row["id"]: row for row in read_journal(job.out / ITEMS) if _still_holds(row, job, folder.complete)}
-        todo = [case for case in job.cases if case.utterance.id not in rows]
-        if folder.complete and not todo:
-            return result(job, read_json(job.out / SCORES))
+        if folder.complete and (scores := finished_scores(job)):
+            return result(job, scores)
+        opinions = opinions_of(job)
         folder.reopen()
-        transcriber = load_transcriber(config.transcriber)
-        rows |= {row["id"]: row for row in evaluate_cases(job, todo, transcriber)}
-        done = [rows[utterance.id] for utterance in job.manifest.utterances if utterance.id in rows]
-        write_jsonl(job.out / ITEMS, done)
-        refuse_bad_set([row["refused"] for row in done if row["refused"]], len(done), config.bad_allowed(len(done)))
-        scores = score_rows(job, done, transcriber)
+        heard = open_heard(job)  # what is missing here is better known before hours of speaking
+        sounds = KeptAudio(job.out)
+        scenes = keep_scenes(sounds, job.cases)
+        refused = [scene.refused for scene in scenes if scene.refused]
+        refuse_bad_set(refused, len(scenes), config.bad_allowed(len(scenes)))
+        made = make_audio(sounds, scenes, job.sources, config.seeds, pick_device(config.device))
+        rows = score(job, sounds, scenes, made, heard)
+        write_jsonl(job.out / ITEMS, rows)
+        systems = {source.name: source.facts for source in job.sources}
+        scores = scores_of(job.config, job.test_set, systems, job.metrics, rows, heard) | {
+            "unavailable": unavailable(job), "request": job.request}
+        if opinions and still_hold(opinions, job.out, rows, required=bool(config.listening_answers)):
+            scores["listening"] = opinions
+        if config.listening_test:
+            write_listening_test(job.out, rows, config)
         write_json(job.out / SCORES, scores)
-        write_text(job.out / REPORT, evaluation_page(scores, with_players(job.out, done, job.cases)))
+        write_text(job.out / REPORT, evaluation_page(scores, rows, job.out))
+        write_tables(job.out, scores)
         folder.finish()
     return result(job, scores)
 
 
-def _still_holds(row: dict, job: Job, complete: bool) -> bool:
-    """Tell whether a row is not to be done again. What an unfinished evaluation refused may have been mended since."""
-    if row["refused"]:
-        return complete
-    return all(source.name in row["systems"] for source in job.sources)
+def opinions_of(job: Job) -> dict | None:
+    """Return what listeners said: by the answers given now, else by those that were given before."""
+    config = job.config
+    if config.listening_answers:
+        return score_listening(job.out, config.listening_answers, config.bad_allowed, config.seed,
+                               config.bootstrap_samples)
+    return read_json(job.out / SCORES).get("listening") if (job.out / SCORES).is_file() else None
+
+
+def unavailable(job: Job) -> dict[str, str]:
+    """Return why metrics that were asked for cannot be measured here at all, by name."""
+    reasons = {metric.name: why_not(metric, job.offered) for metric in job.metrics}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def finished_scores(job: Job) -> dict | None:
+    """Return the scores of a finished evaluation; None when another was asked for, or when it could do more now."""
+    scores = read_json(job.out / SCORES)
+    if scores.get("request") != job.request:
+        return None
+    lacked = scores["unavailable"]
+    same = all(why_not(metric, job.offered) == lacked[metric.name] for metric in job.metrics if metric.name in lacked)
+    return scores if same else None
+
+
+def open_heard(job: Job) -> Heard | None:
+    """Return who listens: given transcripts, or a recogniser; None when no metric asks what was heard."""
+    if not any("transcript" in metric.needs for metric in job.metrics):
+        return None
+    if job.config.transcripts:
+        given = GivenTranscripts([Path(file) for file in job.config.transcripts])
+        check_recogniser(job.config.protocol, given.name)
+        return given
+    if runs_elsewhere(job.config.transcriber):
+        return AwaitedTranscripts(job.config.transcriber, job.out)
+    device = str(pick_device(job.config.device))
+    return KeptTranscripts(job.out / TRANSCRIPTS, load_transcriber(job.config.transcriber, job.config.language, device))
+
+
+def score(job: Job, sounds: KeptAudio, scenes: Sequence[Scene], made: AllMade, heard: Heard | None) -> list[dict]:
+    """Return a row for each utterance and take, with everything that lies on disk measured."""
+    recordings = [scene.recording for scene in scenes if scene.recording]
+    if heard is not None:
+        heard.require([each.audio_sha256 for each in (*recordings, *made.values()) if each.audio])
+    kept = KeptMeasurements(job.out / MEASUREMENTS)
+    scorer = Scorer(job.metrics, job.offered, sounds, heard, kept, job.config.language)
+    return rows_of(scorer, scenes, made)
 
 
 def plan(config: EvalConfig) -> dict:
     """Check the inputs and say what would be scored and written."""
+    if config.export_tasks:
+        test_set = open_test_set(config)
+        return {"reads": {"set": str(test_set.folder)}, "writes": [config.export_tasks]}
     job = prepare(config)
     check_output("eval", job.config, job.parents)
+    opinions_of(job)  # refuses answers that cannot be used
     refused = Counter(case.refused for case in job.cases if case.refused)
     return {
-        "reads": {"set": str(job.manifest.folder), "split": job.split, "only": list(config.only),
+        "reads": {"set": str(job.test_set.folder), "split": job.test_set.split, "only": list(config.only),
                   "systems": [source.what for source in job.sources]},
         "setting": f"{config.setting}: {setting_in_words(config)}",
         "utterances": len(job.cases),
+        "seeds": config.seeds,
         "refused": dict(refused),
         "metrics": [metric.name for metric in job.metrics],
-        "writes": [str(job.out / name) for name in (SCORES, ITEMS, REPORT)],
+        "writes": [str(job.out / name) for name in (SCORES, ITEMS, REPORT, *TABLES,
+                                                    *([PAGE] if config.listening_test else ()))],
     }
+
+
+def export(config: EvalConfig) -> dict:
+    """Write the test set as tasks for another system; nothing is spoken or scored."""
+    cases = cases_to_judge(open_test_set(config), config, speaks=config.setting == "continuation")
+    told = export_tasks(Path(config.export_tasks), cases, config)
+    return told | {"score_with": f"halle eval --set {config.set} --hypotheses OUTPUTS, with files OUTPUTS/ID.wav"}
 
 
 def prepare(config: EvalConfig) -> Job:
     """Find the test set and the sources of audio; refuse a set of which too much cannot be evaluated."""
-    path = find_test_set(config.set, config.data_root)
-    manifest, split = read_test_set(path, config.split, config.only)
+    config = with_room_for_prompts(config)
+    test_set = open_test_set(config)
     if not config.out:
         kind = "-reconstruction" if config.setting == "reconstruction" else ""
-        config = config.model_copy(update={"out": f"eval/{manifest.folder.resolve().name}{kind}"})
+        kind = f"-{config.protocol}-{config.setting}" if config.protocol else kind
+        config = config.model_copy(update={"out": f"eval/{test_set.name}{kind}"})
+    sources = find_sources(config, test_set.cases)
     # Someone else's audio is there already: it needs no prompt from us.
-    prompting = "reconstruction" if config.hypotheses else config.setting
-    limits = (config.prompt_seconds, config.max_prompt_seconds)
-    everyone = read_test_set(path, "all")[0].utterances
-    planned = plan_cases(manifest.utterances, prompting, *limits, config.seed, everyone)
-    cases = without_recording(planned[: config.max_items])
-    refuse_bad_set((case.refused for case in cases if case.refused), len(cases), config.bad_allowed(len(cases)))
-    sources = find_sources(config, manifest.utterances)
-    offered = _OFFERS[config.setting] | (frozenset({"timing"}) if sources[0].timed else frozenset())
+    speaks = any(source.contents is None for source in sources)
+    cases = cases_to_judge(test_set, config, speaks)
+    offered = _OFFERS[config.setting] | (frozenset({"timing"}) if any(s.speaks for s in sources) else frozenset())
+    offered |= frozenset({"prompt_lengths"} if config.prompt_lengths else ())
     metrics = tuple(metric.configured(config) for metric in choose_metrics(config.metrics, offered))
-    return Job(config, manifest, split, cases, sources, metrics, offered)
-
-
-def evaluate_cases(job: Job, todo: list[Case], transcriber: Transcriber) -> Iterator[dict]:
-    """Yield a row for each case once the audio of every system and the row are on disk."""
-    if not todo:
-        return
-    scorer = Scorer(job.metrics, job.offered, transcriber)
-    device = pick_device(job.config.device)
-    systems = {source.name: source.open(device) for source in job.sources}
-    progress = Progress("evaluate", len(job.cases), start=len(job.cases) - len(todo))
-    for case in todo:
-        row = evaluate_case(job, case, systems, scorer)
-        append_jsonl(job.out / ITEMS, row)
-        progress.advance(note=case.utterance.id)
-        yield row
-    progress.close()
-
-
-def evaluate_case(job: Job, case: Case, systems: Mapping[str, Speak], scorer: Scorer) -> dict:
-    """Let every system speak one utterance and score it; whatever goes wrong becomes part of the row."""
-    if case.refused:
-        return row_of(case, refused=case.refused)
-    try:
-        recording = read_recording(case.utterance)
-        voice = read_recording(case.prompt) if case.prompt else recording
-    except AudioError as error:
-        return row_of(case, refused=f"the recording: {error.message}")
-    row, text = row_of(case, recording), case.utterance.text
-    row["systems"][RECORDINGS] = scorer.score_recording(text, recording)
-    for source in job.sources:
-        tried = attempt(case, recording, systems[source.name])
-        entry = row["systems"][source.name] = scorer.score(text, tried, recording, voice)
-        if tried.output is not None:
-            entry["audio"] = f"audio/{file_stem(source.name)}/{file_stem(case.utterance.id)}.wav"
-            comment = SYNTHETIC if source.timed else None  # what our model says
-            sound = tried.output.sound
-            write_audio(job.out / entry["audio"], sound.waveform, sound.sample_rate, comment)
-    return row
-
-
-def attempt(case: Case, recording: Sound, speak: Speak) -> Attempt:
-    """Return what a system made of an utterance. Failures of one utterance do not end the evaluation."""
-    try:
-        output = speak(case, recording)
-    except (UsageError, AudioError, UnfinishedSpeechError) as error:
-        reason = error.message
-    except torch.OutOfMemoryError:
-        reason = "out of memory"
-    else:
-        return Attempt(SCORED, "", output) if output is not None else Attempt(MISSING, "there is no audio for it")
-    log.warning("`%s` failed: %s", case.utterance.id, reason)
-    return Attempt(FAILED, reason)
-
-
-def score_rows(job: Job, rows: list[dict], transcriber: Transcriber) -> dict:
-    """Return what scores.json holds, from the rows of items.jsonl."""
-    whats = {RECORDINGS: {"what": "the test set's own recordings"}} | {
-        source.name: {"what": source.what, "fingerprint": source.fingerprint,
-                      "unknown_files": list(source.unknown_files)} for source in job.sources}  # fmt: skip
-    return {
-        "format_version": FORMAT_VERSION,
-        "setting": job.config.setting,
-        "setting_in_words": setting_in_words(job.config),
-        "set": {"name": job.manifest.folder.resolve().name, "path": str(job.manifest.folder), "split": job.split,
-                "only": list(job.config.only), "utterances": len(job.manifest.utterances), "evaluated": len(rows),
-                "fingerprint": job.manifest.fingerprint},
-        "recogniser": {"name": transcriber.name, "version": transcriber.version},
-        "normaliser": {"name": NORMALISER, "version": normaliser_version()},
-        "seed": job.config.seed,
-        "refused": dict(Counter(row["refused"] for row in rows if row["refused"])),
-        "metrics": {metric.name: describe(metric, transcriber.name) for metric in job.metrics},
-        "systems": {name: what | score_system(job.metrics, rows, name, job.config) for name, what in whats.items()},
-        "differences": compare_systems(job.metrics, rows, [source.name for source in job.sources], job.config),
-        **versions(),
-    }
+    check_pieces(config, metrics, offered)
+    return Job(config, test_set, cases, sources, metrics, offered)
 
 
 def result(job: Job, scores: dict) -> dict:
@@ -226,9 +216,14 @@ def result(job: Job, scores: dict) -> dict:
         told = {scores["metrics"][metric]["label"]: score_in_words(score, scores["metrics"][metric])
                 for metric, score in system["scores"].items() if score["value"] is not None}
         without = {status: count for status, count in system["counts"].items() if count and status != SCORED}
-        systems[name] = told | without
+        opinions = scores.get("listening", {}).get("systems", {}).get(name, {})
+        systems[name] = told | {label: opinion_in_words(opinions[score]) for score, label in OPINIONS.items()
+                                if score in opinions} | without
     labels = [metric["label"] for metric in scores["metrics"].values()]
     measured = {label for told in systems.values() for label in told}
-    return {"report": str(job.out / REPORT), "scores": str(job.out / SCORES), "setting": scores["setting"],
-            "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()),
-            "not_measured": [label for label in labels if label not in measured], "systems": systems}
+    page = {"listening_test": str(job.out / PAGE)} if job.config.listening_test else {}
+    files = {source.name: source.files for source in job.sources if source.files}
+    return page | ({"files": files} if files else {}) | {
+        "report": str(job.out / REPORT), "scores": str(job.out / SCORES), "setting": scores["setting"],
+        "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()),
+        "not_measured": [label for label in labels if label not in measured], "systems": systems}

@@ -28,7 +28,7 @@ from stages.synthesis.batch import (
 from stages.synthesis.explain import explain_text, reading_passage
 from stages.synthesis.long_script import has_words
 from stages.synthesis.model import SpeechModel, find_parts, load_speech_model
-from stages.synthesis.output import SpeechWriter, output_files, why_it_stopped
+from stages.synthesis.output import SpeechWriter, caption_listener, output_files, why_it_stopped
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
 from stages.synthesis.sources import part_fingerprints
@@ -55,7 +55,7 @@ def plan(config: SynthConfig) -> dict:
     if config.reading_passage or config.explain_text:
         return {"writes": [config.out] if config.reading_passage and config.out else []}
     parts = find_parts(config)
-    make_verifier(config)  # raises for a recogniser that cannot be had
+    make_verifier(config), caption_listener(config)  # raise for a recogniser that cannot be had
     if holds_many(config.text):
         return plan_many(config, parts)
     text, out = read_text(config), output_path(config)
@@ -181,7 +181,7 @@ def plan_many(config: SynthConfig, parts: dict[str, str]) -> dict:
     """Say what `speak_many` would read, skip and write."""
     items = _many(config)
     check_output("synth", config, part_fingerprints(parts))
-    known = known_rows(config, items, complete=False)
+    known = known_rows(config, items, complete=False, mend=False)
     return {"reads": {**parts, "texts": len(items), "words": sum(len(item.text.split()) for item in items)},
             "done": len(known), "rejected": {item.id: item.problem for item in items if item.problem},
             "writes": [str(Path(config.out) / name) for name in ("manifest.jsonl", ITEMS, REJECTED)],

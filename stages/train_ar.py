@@ -14,7 +14,7 @@ from stages.artifacts.samples import Sample
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
-from stages.data.starting_model import keep_architecture, longest_heard, open_init, start_from
+from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
@@ -85,8 +85,7 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     data = open_tokens(config.tokens, config.system)
     parents = data.parents()
     init = open_init(config, "ar", data)
-    if init is not None:
-        parents["init"] = init.fingerprint
+    parents["init"] = init.fingerprint if init else FROM_SCRATCH
     return data, init, parents
 
 

@@ -15,7 +15,7 @@ from stages.codec.base import Codec
 from stages.config.models import NARConfig
 from stages.config.stage_configs import TrainNARConfig
 from stages.data.batching import BatchPlan, chunks, rank_slice
-from stages.data.starting_model import keep_architecture, open_init, start_from
+from stages.data.starting_model import FROM_SCRATCH, keep_architecture, open_init, start_from
 from stages.data.token_codec import level_inputs, open_codec
 from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
@@ -105,8 +105,7 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
     codec.refine_by(config.model.block_codes)
     parents = data.parents()
     init = open_init(config, "nar", data)
-    if init is not None:
-        parents["init"] = init.fingerprint
+    parents["init"] = init.fingerprint if init else FROM_SCRATCH
     return data, codec, init, parents
 
 

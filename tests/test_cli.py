@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from halle_cli.app import NEXT_STEP, UNDIVIDED, _next_step, app
+from halle_cli.app import UNDIVIDED, app
 from halle_cli.console import Console, _lines
+from halle_cli.next_steps import NEXT_STEP, next_step
 from stages.config.resolve import CONFIG_OF_STAGE
 
 ROOT = Path(__file__).parent.parent
@@ -133,15 +134,15 @@ def test_every_stage_but_the_last_names_an_existing_command_to_go_on_with():
 def test_after_tokens_that_suit_a_model_comes_its_fine_tuning(tmp_path):
     (tmp_path / "model.json").touch()
     tokens = {"out": "tokens", "data": "data", "codec": None, "text_tokenizer": None}
-    assert _next_step("tokenize", {**tokens, "like": None}).startswith("halle train-ar --tokens tokens --out RUN")
-    said = _next_step("tokenize", {**tokens, "like": str(tmp_path)})
+    assert next_step("tokenize", {**tokens, "like": None}).startswith("halle train-ar --tokens tokens --out RUN")
+    said = next_step("tokenize", {**tokens, "like": str(tmp_path)})
     assert said.startswith(f"halle train-ar --preset finetune --init {tmp_path} --tokens tokens --out RUN")
-    assert "--init MODEL --tokens" in _next_step("tokenize", {**tokens, "like": "some/run"})
+    assert "--init MODEL --tokens" in next_step("tokenize", {**tokens, "like": "some/run"})
     run = {"tokens": ["new", "old:0.5"], "out": "run", "init": str(tmp_path), "codec": None}
-    assert _next_step("train-ar", run, "finetune").startswith(
+    assert next_step("train-ar", run, "finetune").startswith(
         f"halle train-nar --preset finetune --init {tmp_path} --tokens new --tokens old:0.5 --out RUN")
-    assert _next_step("train-nar", run, "finetune") == f"halle pack --codec {tmp_path} --ar RUN --nar run --out MODEL"
-    assert "--codec CODEC" in _next_step("train-ar", run), "from a VALL-E, say: no fine-tuning"
+    assert next_step("train-nar", run, "finetune") == f"halle pack --codec {tmp_path} --ar RUN --nar run --out MODEL"
+    assert "--codec CODEC" in next_step("train-ar", run), "from a VALL-E, say: no fine-tuning"
 
 
 @pytest.mark.parametrize("error, code, says", [

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_corpora import audio_folder, record, sentence, settings, voice, write_lines
 
-import stages.curate
 import stages.curation.clips
+import stages.curation.transcribed
 from stages.artifacts import storage
 from stages.artifacts.lock import lock_output
 from stages.artifacts.manifest import read_manifest
@@ -115,8 +115,8 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(tmp_path, monkeypatch)
     config = settings(audio_folder(tmp_path / "src", 3), tmp_path / "out")
     first = run(config)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*") if file.suffix != ".txt"}
-    monkeypatch.setattr("stages.curate.measure", None)
-    monkeypatch.setattr("stages.curate.write_utterances", None)
+    monkeypatch.setattr("stages.curation.transcribed.measure", None)
+    monkeypatch.setattr("stages.curation.transcribed.write_utterances", None)
     assert run(config) == first
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
@@ -242,13 +242,13 @@ def test_finished_recordings_are_not_decoded_again(tmp_path, monkeypatch):
     with (tmp_path / "out" / "journal.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"id": "u03", "rea')  # a kill can tear the last line
     decoded = []
-    original = stages.curate.measure
+    original = stages.curation.transcribed.measure
 
     def watched(item, *rest):
         decoded.append(item.id)
         return original(item, *rest)
 
-    monkeypatch.setattr(stages.curate, "measure", watched)
+    monkeypatch.setattr(stages.curation.transcribed, "measure", watched)
     run(config)
     assert decoded == ["u03", "u04", "u05"]
 

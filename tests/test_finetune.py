@@ -187,6 +187,19 @@ def test_fine_tuning_runs_again_as_a_run_that_is_finished(model, own, tmp_path):
     assert recorded["model.transformer.dim"] == 32 and recorded["keep_architecture"] is True
 
 
+def test_a_run_goes_on_from_a_model_that_was_moved_but_not_from_another_or_none(model, own, tmp_path):
+    train_ar.run(finetune("train-ar", tmp_path / "ar", tokens=own, init=model))
+    moved = str(tmp_path / "moved")
+    shutil.copytree(model, moved)
+    assert train_ar.run(finetune("train-ar", tmp_path / "ar", "training.steps=3", tokens=own, init=moved))["steps"] == 3
+    train_ar.run(from_scratch("train-ar", tmp_path / "other", tokens=own))
+    for init in (None, str(tmp_path / "other")):
+        with pytest.raises(UsageError, match="`init` was"):
+            train_ar.plan(from_scratch("train-ar", tmp_path / "ar", tokens=own, init=init))
+    with pytest.raises(UsageError, match="`init` was `none`"):
+        train_ar.plan(from_scratch("train-ar", tmp_path / "other", tokens=own, init=f"{model}/ar"))
+
+
 def test_a_dry_run_shows_the_sizes_that_are_kept_and_no_others(model, own, tmp_path, capsys, monkeypatch):
     logger = logging.getLogger("halle")
     for name in ("handlers", "propagate", "level"):  # a console takes them over; this gives them back

@@ -14,6 +14,7 @@ from stages import evaluate, synth
 from stages.artifacts.manifest import read_manifest
 from stages.artifacts.storage import read_json, read_jsonl, verify_checksums
 from stages.errors import BadInputsError, MissingModelError, UnfinishedSpeechError, UsageError
+from stages.synthesis import listener
 from stages.synthesis.batch import read_items
 from stages.synthesis.long_script import paragraphs_of, sentences_of
 from stages.synthesis.output import SpeechWriter
@@ -219,12 +220,50 @@ def test_captions_and_their_times_lie_beside_one_text_s_speech(chain, tmp_path):
     assert report["recogniser"]["name"] == "pocketsphinx" and report["captions"] == ["x.srt"]
 
 
-def test_without_the_recogniser_captions_are_estimates_and_that_is_said(chain, tmp_path, caplog):
+def test_without_the_usual_recogniser_captions_are_estimates_and_that_is_said(chain, tmp_path, caplog, monkeypatch):
+    def missing(name):
+        raise MissingModelError(f"`{name}` is not installed")
+
+    monkeypatch.setattr(listener, "load_transcriber", missing)
     synth.run(one(chain, tmp_path / "x.wav", say="Good evening. Thank you.", captions="vtt",
-                   transcriber="no_such_module:make", prompt_text="Behind the station."))
+                   prompt_text="Behind the station."))
     report = read_json(tmp_path / "x.json")
     assert {sentence["timing"] for sentence in report["sentences"]} == {"estimate"} and report["recogniser"] is None
     assert "will be estimates" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [{"captions": "srt"}, {"verify": True}])
+def test_a_chosen_recogniser_that_cannot_be_had_is_refused_before_anything_is_spoken(chain, tmp_path, wanted):
+    config = one(chain, tmp_path / "x.wav", say="Hello.", transcriber="nobody", prompt_text="Behind the station.",
+                 **wanted)
+    for act in (synth.plan, synth.run):
+        with pytest.raises(MissingModelError, match="got `nobody`"):
+            act(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_captions_of_an_earlier_rendering_go_with_it_and_no_others(chain, tmp_path):
+    spoken = {"say": "Good evening.", "max_seconds": 4.0, "transcriber": "none", "prompt_text": "Behind the station."}
+    (tmp_path / "x.srt").write_text("mine", encoding="utf-8")
+    synth.run(one(chain, tmp_path / "x.wav", captions="vtt", **spoken))
+    assert (tmp_path / "x.vtt").is_file()
+    synth.run(one(chain, tmp_path / "x.wav", **spoken))
+    assert not (tmp_path / "x.vtt").exists() and (tmp_path / "x.srt").read_text(encoding="utf-8") == "mine"
+    synth.run(one(chain, tmp_path / "x.wav", captions="both", **spoken))
+    synth.run(one(chain, tmp_path / "x.wav", captions="vtt", **spoken))
+    assert (tmp_path / "x.vtt").is_file() and not (tmp_path / "x.srt").exists()
+
+
+def test_a_dry_run_leaves_a_torn_journal_as_it_is(chain, texts, tmp_path):
+    config = many(chain, texts, tmp_path / "out")
+    synth.run(config)
+    journal = tmp_path / "out" / "items.jsonl"
+    with journal.open("a", encoding="utf-8") as file:
+        file.write('{"id": "half')
+    torn = journal.read_bytes()
+    assert synth.plan(config)["done"] == 3 and journal.read_bytes() == torn
+    synth.run(config)
+    assert torn.startswith(journal.read_bytes()) and journal.read_bytes() != torn
 
 
 def test_every_row_that_cannot_be_a_file_or_be_read_is_refused_and_no_other(tmp_path):

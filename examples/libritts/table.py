@@ -82,9 +82,9 @@ def difference_table(evaluations: list[Evaluation]) -> list[str]:
     """Return the lines of a table of every further system less the first, metric by metric."""
     first = evaluations[0].scores
     metrics = [load_metric(name) for name in COLUMNS if name in first["metrics"]]
-    entries = [{row["id"]: row["systems"].get(each.system) for row in each.rows} for each in evaluations]
-    rows = [{"refused": row["refused"], "systems": {each.name: of[row["id"]] for each, of in
-                                                    zip(evaluations, entries, strict=True)}}
+    entries = [{_take(row): row["systems"].get(each.system) for row in each.rows} for each in evaluations]
+    rows = [{"id": row["id"], "refused": row["refused"],
+             "systems": {each.name: of[_take(row)] for each, of in zip(evaluations, entries, strict=True)}}
             for row in evaluations[0].rows if not row["refused"]]
     for row in rows:
         row["systems"][RECORDINGS] = {"metrics": {}}
@@ -95,6 +95,10 @@ def difference_table(evaluations: list[Evaluation]) -> list[str]:
         told = score_in_words(one | {"denominator": one["pairs"], "total": one["pairs"]}, described)
         cells.append((f"{one['system']} less {one['against']}", described["label"], told, str(one["pairs"])))
     return markdown(("difference", "of", "value", "utterances"), cells) if cells else []
+
+
+def _take(row: dict) -> tuple[str, int]:
+    return row["id"], row.get("take", 1)
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -15,8 +15,8 @@ from texts import TEST, TRAIN, VALIDATION, as_sentence, side_of
 from voices import Voice, seconds_to_say
 
 from stages.artifacts import storage
-from stages.curation.tables import text_key
 from stages.randomness import derive_seed
+from stages.text.tables import text_key
 
 TEST_SHARE, VALIDATION_SHARE = 0.06, 0.04  # of the sentences; the human reader has fewer, so larger shares
 HUMAN_TEST_SHARE, HUMAN_VALIDATION_SHARE = 0.17, 0.03

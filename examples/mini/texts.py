@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stages.curation.tables import text_key
 from stages.randomness import derive_seed
+from stages.text.tables import text_key
 
 WORDNET = Path("/usr/share/wordnet")
 FILES = ("data.noun", "data.verb", "data.adj", "data.adv")

@@ -57,7 +57,7 @@ def read_manifest(path: str | Path, split: str | None = None) -> Manifest:
     """
     file = _manifest_file(Path(path))
     rows = read_jsonl(file)
-    root = _audio_root(file.parent)
+    root = audio_root(file.parent)
     problems, seen, utterances = [], set(), []
     for number, row in enumerate(rows, start=1):
         found = _row_problems(row, seen)
@@ -85,7 +85,8 @@ def _manifest_file(path: Path) -> Path:
     return file
 
 
-def _audio_root(folder: Path) -> Path:
+def audio_root(folder: Path) -> Path:
+    """Return the folder that the audio paths of a manifest start from."""
     header = folder / AUDIO_ROOT_FILE
     return (folder / read_json(header)["audio_root"]).resolve() if header.is_file() else folder.resolve()
 

@@ -44,6 +44,7 @@ CONFIG = "config.json"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
+UNMIXED = ("tokenize",)  # stages whose result cannot be of two settings: --allow-change does not apply
 _PACKAGES = ("halle", "torch", "torchaudio", "encodec", "numpy", "soundfile", "soxr", "tokenizers", "safetensors")
 
 
@@ -114,8 +115,10 @@ def check_output(stage: str, config: RunConfig, parents: dict[str, str]) -> None
     if differences:
         shown = "; ".join(f"`{key}` was `{_told(was)}`, is `{_told(now)}`" for key, (was, now) in differences.items())
         allow = " ".join(f"--allow-change {key}" for key in differences)
+        restart = "--restart (the old result is moved aside)"
         raise UsageError(f"`{path}` was begun with other settings: {shown}",
-                         f"choose another --out, --restart (the old result is moved aside), or {allow}")
+                         f"choose another --out, or {restart}" if stage in UNMIXED else
+                         f"choose another --out, {restart}, or {allow}")
 
 
 def _refuse_unknown_fields(config: RunConfig, parents: dict[str, str]) -> None:

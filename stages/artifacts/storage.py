@@ -145,13 +145,13 @@ def read_jsonl(path: str | Path) -> list[dict]:
     return rows
 
 
-def read_journal(path: str | Path) -> list[dict]:
-    """Return the complete lines of a journal written by `append_jsonl`; a torn last line is dropped from the file."""
+def read_journal(path: str | Path, mend: bool = True) -> list[dict]:
+    """Return the complete lines of a journal written by `append_jsonl`; `mend` drops a torn last line from the file."""
     path = Path(path)
     if not path.exists():
         return []
     whole, _, torn = path.read_bytes().rpartition(b"\n")
-    if torn:
+    if torn and mend:
         write_bytes(path, whole + b"\n" if whole else b"")
     return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from stages.audio.base import AudioError, AudioInfo, check_format
 
+_BLOCK_SAMPLES = 1 << 18
 _LATE_SECONDS = 0.1  # a header's duration may count what an encoder pads; more missing than this was cut off
 
 
@@ -59,21 +60,46 @@ def decode(path: Path) -> tuple[AudioInfo, np.ndarray]:
     Raises `AudioError` when it is damaged, or shorter than its header says.
     """
     with _opened(path) as (container, stream):
-        blocks = list(_blocks(container, stream))
+        blocks = [block.mean(axis=0, dtype=np.float32) for block in _blocks(container, stream)]
         waveform = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-        stated = _stated_seconds(container, stream) or 0.0
         info = _info(path, container, stream, len(waveform))
-    if info.duration < stated - _LATE_SECONDS:
-        raise AudioError(path, "TRUNCATED", f"expected {stated:.2f} s by its header, decoded {info.duration:.2f} s")
+        _check_complete(path, info, _stated_seconds(container, stream))
     return info, waveform
 
 
+def stream(path: Path) -> Iterator[np.ndarray]:
+    """Yield the first audio stream as float32 blocks [samples, channels]; raise what `decode` would."""
+    with _opened(path) as (container, audio):
+        num_samples = 0
+        for block in _gathered(_blocks(container, audio)):
+            num_samples += block.shape[1]
+            yield block.T
+        _check_complete(path, _info(path, container, audio, num_samples), _stated_seconds(container, audio))
+
+
 def _blocks(container: Any, stream: Any) -> Iterator[np.ndarray]:
-    """Yield mono samples [samples], some thousand at a time; only their number format is left to the resampler."""
+    """Yield [channels, samples], some thousand at a time; only their number format is left to the resampler."""
     resampler = _av(Path(container.name)).AudioResampler(format="fltp")
     for frame in container.decode(stream):
         for block in resampler.resample(frame):
-            yield block.to_ndarray().mean(axis=0, dtype=np.float32)
+            yield block.to_ndarray()
+
+
+def _gathered(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Join blocks [channels, samples] to larger ones."""
+    held: list[np.ndarray] = []
+    for block in blocks:
+        held.append(block)
+        if sum(part.shape[1] for part in held) >= _BLOCK_SAMPLES:
+            yield np.concatenate(held, axis=1)
+            held = []
+    if held:
+        yield np.concatenate(held, axis=1)
+
+
+def _check_complete(path: Path, info: AudioInfo, stated: float | None) -> None:
+    if info.duration < (stated or 0.0) - _LATE_SECONDS:
+        raise AudioError(path, "TRUNCATED", f"expected {stated:.2f} s by its header, decoded {info.duration:.2f} s")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ from stages.audio.base import AudioError, AudioInfo, check_format
 from stages.errors import UsageError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix", "encode_audio",
-           "read_audio", "write_audio"]
+           "mix_down", "read_audio", "stream_audio", "write_audio"]
 
 MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
 _READ_FRAMES = 1 << 18  # a block of all channels in memory at a time
@@ -76,6 +77,21 @@ def read_audio(
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
+def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
+    """Yield the whole file as float32 blocks [samples, channels] at its own rate, in memory that does not grow.
+
+    Raises `AudioError` where `read_audio` would, though what comes before a fault is yielded before it.
+    """
+    path = Path(path)
+    size = _file_size(path)
+    blocks = containers.stream(path) if containers.is_container(path) else _stream_sound(path, size)
+    for block in blocks:
+        _check_values(path, block)
+        yield block
+    if _file_size(path) != size:
+        raise AudioError(path, "CHANGED", "the file changed while it was read")
+
+
 def check_sound(path: Path | str, waveform: np.ndarray, floor: float = 1e-4) -> None:
     """Raise `AudioError` SILENT if no sample [samples] is louder than `floor` (-80 dB by default)."""
     peak = float(np.abs(waveform).max()) if len(waveform) else 0.0
@@ -106,9 +122,13 @@ def _encoding(suffix: str, path: Path | str) -> tuple[str, str]:
 
 
 def encode_audio(
-    waveform: np.ndarray, sample_rate: int, suffix: str, comment: str | None = None, path: Path | str = "audio"
+    waveform: np.ndarray, sample_rate: int, suffix: str, comment: str | None = None, path: Path | str = "audio",
+    compression: float | None = None,
 ) -> bytes:
-    """Return the bytes of an audio file; `path` only names it in errors. See `write_audio`."""
+    """Return the bytes of an audio file; `path` only names it in errors. See `write_audio`.
+
+    `compression` of a format that loses something is from 0 (best) to 1 (smallest); by default libsndfile's own.
+    """
     samples = np.asarray(waveform, dtype=np.float32)
     if samples.ndim != 1:
         raise ValueError(f"expected samples [samples], got shape {samples.shape}")
@@ -117,7 +137,8 @@ def encode_audio(
     container, subtype = _encoding(suffix, path)
     buffer = io.BytesIO()
     try:
-        with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=container) as sound:
+        with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=container,
+                                 compression_level=compression) as sound:
             if comment:
                 sound.comment = comment
             # Blocks: libsndfile's Vorbis encoder keeps a whole write on its stack.
@@ -285,7 +306,24 @@ def _span(path: Path, info: AudioInfo, start: float, duration: float | None) -> 
 
 def _decode(path: Path, sound: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
     """Return `count` mono samples from sample `first` on, a block at a time."""
-    blocks, missing = [], count
+    return np.concatenate([mix_down(block) for block in _decoded_blocks(path, sound, info, first, count)])
+
+
+def mix_down(block: np.ndarray) -> np.ndarray:
+    """Return the mean of the channels of [samples, channels]."""
+    return block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
+
+
+def _stream_sound(path: Path, size: int) -> Iterator[np.ndarray]:
+    with _open_sound(path, size) as sound:
+        info = _describe(sound)
+        yield from _decoded_blocks(path, sound, info, 0, info.num_samples)
+
+
+def _decoded_blocks(
+    path: Path, sound: soundfile.SoundFile, info: AudioInfo, first: int, count: int
+) -> Iterator[np.ndarray]:
+    missing = count
     try:
         if first:
             sound.seek(first)
@@ -293,14 +331,13 @@ def _decode(path: Path, sound: soundfile.SoundFile, info: AudioInfo, first: int,
             block = sound.read(min(missing, _READ_FRAMES), dtype="float32", always_2d=True)
             if not len(block):
                 break
-            blocks.append(block.mean(axis=1, dtype=np.float32) if info.channels > 1 else block[:, 0])
+            yield block
             missing -= len(block)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(path, "DECODE_ERROR", f"the decoder says: {error}") from error
     if missing > 0:
         reason = "TRUNCATED" if info.format == "MP3" else "DECODE_SHORT"
         raise AudioError(path, reason, f"expected {count} samples by its header, decoded {count - missing}")
-    return np.concatenate(blocks)
 
 
 def _check_values(path: Path, waveform: np.ndarray) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 
 from stages.audio.base import AudioInfo
-from stages.audio.io import audio_info, read_audio
+from stages.audio.io import audio_info, mix_down, read_audio, stream_audio
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,31 @@ class Recording:
         """
         rate = sample_rate or self.sample_rate
         resampler = soxr.ResampleStream(self.sample_rate, rate, 1, "float32") if rate != self.sample_rate else None
-        given, held, size = 0, np.zeros(0, dtype=np.float32), max(1, round(seconds * rate))
-        for waveform, is_last in self._own_blocks(seconds):
-            held = np.concatenate([held, resampler.resample_chunk(waveform, is_last) if resampler else waveform])
-            while len(held) >= size:
-                yield given / rate, held[:size]
-                given, held = given + size, held[size:]
-        if len(held):
-            yield given / rate, held
+        own = (mix_down(block) for block in stream_audio(self.path))
+        for index, block in enumerate(_cut(_resampled(own, resampler) if resampler else own, round(seconds * rate))):
+            yield index * round(seconds * rate) / rate, block
 
-    def _own_blocks(self, seconds: float) -> Iterator[tuple[np.ndarray, bool]]:
-        """Yield blocks at the file's own rate, and whether it is the last."""
-        size, count = max(1, round(seconds * self.sample_rate)), self.info.num_samples
-        for first in range(0, count, size):
-            end = min(first + size, count)
-            yield self.read(first / self.sample_rate, end / self.sample_rate), end == count
+
+def _resampled(blocks: Iterator[np.ndarray], resampler: soxr.ResampleStream) -> Iterator[np.ndarray]:
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
+def _cut(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Yield what the blocks hold in blocks of `size` samples; the last one may be shorter."""
+    held: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += len(block)
+        if count >= size:
+            joined = np.concatenate(held)
+            whole = count - count % size
+            yield from np.split(joined[:whole], whole // size)
+            held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held)
 
 
 def open_recording(path: Path | str) -> Recording:

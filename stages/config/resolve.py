@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stages.config import stage_configs
+from stages.config import protocols, stage_configs
 from stages.config.presets import PRESETS
 from stages.errors import UsageError
 
@@ -39,19 +39,31 @@ def resolve(stage: str, preset: str = "mini", file: str | None = None, overrides
                          "choose another --preset to train a codec")
     config_class = CONFIG_OF_STAGE[stage]
     merged: dict[str, Any] = config_class().model_dump()  # nested settings keep this stage's own defaults
-    _merge(merged, PRESETS[preset].get(stage, {}))
-    if file is not None:
-        _merge(merged, _read_config_file(Path(file), stage))
-    for override in overrides:
-        _merge(merged, _parse_override(override))
-    for key, value in (options or {}).items():
-        if value is not None:
-            _merge(merged, _nest(key, value))
+    given = _given(stage, file, overrides, options or {})
+    fixed = protocols.settings_of(given) if stage == "eval" else {}
+    for settings in (PRESETS[preset].get(stage, {}), fixed, given):
+        _merge(merged, settings)
     _refuse_unknown(config_class, merged)
     try:
-        return config_class.model_validate(merged)
+        config = config_class.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_explain(error), f"halle {stage} --dry-run prints every setting") from error
+    if problems := protocols.contradictions(config):
+        raise UsageError("; ".join(problems), "leave these settings to the protocol, or score without --protocol")
+    return config
+
+
+def _given(stage: str, file: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the user has set in a file, overrides and options."""
+    given: dict[str, Any] = {}
+    if file is not None:
+        _merge(given, _read_config_file(Path(file), stage))
+    for override in overrides:
+        _merge(given, _parse_override(override))
+    for key, value in options.items():
+        if value is not None:
+            _merge(given, _nest(key, value))
+    return given
 
 
 def _read_config_file(path: Path, stage: str) -> dict:
@@ -151,7 +163,7 @@ def running_keys(config: BaseModel) -> set[str]:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("running"):
-            keys.add(name)
+            keys |= {f"{name}.{key}" for key in flatten(value)} if isinstance(value, BaseModel) else {name}
         elif isinstance(value, BaseModel):
             keys |= {f"{name}.{key}" for key in running_keys(value)}
     return keys

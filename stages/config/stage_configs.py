@@ -8,63 +8,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, field_validator, model_validator
 
+from stages.config.listening import ListeningConfig
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
+from stages.config.run_config import RunConfig, TrainingConfig, running
 from stages.config.verification import VerificationConfig
 
 
-def running(default: Any = ..., **constraints: Any) -> Any:
-    """Declare a field that may change between the runs that make one result."""
-    return Field(default, json_schema_extra={"running": True}, **constraints)
-
-
-class RunConfig(Settings):
-    """What every stage takes."""
-
-    out: str = running("", description="folder or file to write")
-    seed: int = Field(0, ge=0, lt=2**31)
-    device: str = running("auto", description="auto, cpu, cuda, cuda:1 or mps")
-    restart: bool = running(False, description="move an old result aside and begin again")
-    allow_change: tuple[str, ...] = running((), description="identity fields that may differ from the old run's")
-    max_bad: str = running("10%", pattern=r"^\d+(\.\d+)?%$|^\d+$", description="bad inputs allowed: a count, or 1%")
-
-    def bad_allowed(self, total: int) -> int:
-        """Return how many of `total` inputs `max_bad` lets be bad."""
-        if self.max_bad.endswith("%"):
-            return int(float(self.max_bad[:-1]) / 100 * total)
-        return int(self.max_bad)
-
-
-class TrainingConfig(Settings):
-    """Settings of the training loop."""
-
-    steps: int = running(100_000, ge=1)  # section 7.1
-    learning_rate: float = Field(1e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    schedule_steps: int | None = Field(None, ge=1, description="steps of the cosine; by default the number of steps")
-    warmup_steps: int = Field(0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm, per optimizer")
-    accumulation: int = Field(1, ge=1, description="micro-batches a step")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="moving average of the weights that are exported")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    log_every: int = running(10, ge=1)
-    validate_every: int = running(1000, ge=1)
-    validation_items: int = running(16, ge=1)
-    save_every: int = running(1000, ge=1)
-    keep_checkpoints: int = running(2, ge=1)
-    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = running("none", description="where curves go too")
-
-
 class CurateConfig(RunConfig):
-    """Recordings with transcripts to a manifest."""
+    """Recordings, with or without transcripts, to a manifest."""
 
     source: str = running("", description="folder, wav|text list, or the name of a Hugging Face dataset")
     layout: Literal[
-        "auto", "manifest", "audiofolder", "list", "ljspeech", "librispeech", "libritts", "vctk", "dataset"
-    ] = "auto"
+        "auto", "recordings", "manifest", "audiofolder", "list", "ljspeech", "librispeech", "libritts", "vctk",
+        "dataset",
+    ] = Field("auto", description="recordings have no transcripts: models find speakers and words")
+    steps: tuple[Literal["check", "gate", "vad", "diarize", "transcribe", "cut", "write"], ...] = running(
+        ("check", "gate", "vad", "diarize", "transcribe", "cut", "write"),
+        description="of recordings without transcripts: what this run does; by default all")
+    license: str | None = Field(None, description="of recordings that name none")
     encoding: str = Field("utf-8", description="of metadata and transcripts; latin-1 for old corpora")
     speaker: str | None = Field(None, description="the speaker of recordings that name none")
     list_columns: str | None = Field(None, description="columns of a list, such as `wav|speaker|text`")
@@ -87,7 +50,7 @@ class CurateConfig(RunConfig):
     validation_share: float = Field(0.02, ge=0, lt=1)
     test_share: float = Field(0.05, ge=0, lt=1)
     holdout_speakers: tuple[str, ...] = Field((), description="the test split is all of these speakers and no other")
-    workers: int = running(0, ge=0, description="threads that decode; 0 takes one a processor")
+    workers: int = running(0, ge=0, description="recordings worked on at once; 0 takes one a processor")
 
     @model_validator(mode="after")
     def _check_ranges(self) -> CurateConfig:
@@ -270,7 +233,7 @@ class TrainARConfig(RunConfig):
     codec: str | None = running(None, description="that made the tokens: to speak at validations")
     nar: str | None = running(None, description="to speak with; without one the lowest stream alone is decoded")
     system: Literal["halle", "valle"] | None = None
-    init: str | None = Field(None, description="run or model folder to start from")
+    init: str | None = running(None, description="run or model to start from; its fingerprint is identity")
     keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: ARConfig = ARConfig()
     training: LMTrainingConfig = LMTrainingConfig()
@@ -282,7 +245,7 @@ class TrainNARConfig(RunConfig):
     tokens: str | tuple[str, ...] = running("", description="a store, or several, each with a weight: STORE:0.5")
     codec: str = running("")
     system: Literal["halle", "valle"] | None = None
-    init: str | None = Field(None, description="run or model folder to start from")
+    init: str | None = running(None, description="run or model to start from; its fingerprint is identity")
     keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: NARConfig = NARConfig()
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
@@ -352,25 +315,51 @@ class SynthConfig(SpeechConfig):
 class EvalConfig(SpeechConfig):
     """A test set to scores."""
 
-    set: str = running("", description="a name below the data root, or a manifest folder; its fingerprint is identity")
+    set: str = running("", description="a name below the data root, a folder or a list; its fingerprint is identity")
     data_root: str | None = running(None, description="where named test sets are; by default $HALLE_DATA, else data")
     split: str | None = Field(None, description="by default the rows marked test, all when none is; or all")
     only: tuple[str, ...] = Field((), description="COLUMN=VALUE or COLUMN=A,B: rows of the set for which all hold")
-    hypotheses: str | None = running(None, description="folder of anyone's audio, file stems are ids")
+    hypotheses: tuple[str, ...] = running((), description="folders of anyone's audio, file stems are ids")
+    names: tuple[str, ...] = running((), description="of the hypotheses, in order; by default their folders' names")
+    protocol: Literal["halle", "valle"] | None = running(None, description="score as this paper does")
+    recording_seconds: tuple[float, float] | None = Field(None, description="only recordings of MIN to MAX seconds")
+    encoding: str = running("utf-8", description="of the test set's texts; latin-1 for old corpora")
+    text_limits: str = Field("auto", description="lengths of texts as in training (section 6): curate, the manifest of "
+                             "a training set, or none; auto is curate for MinutesSpeech and --protocol halle")
+    export_tasks: str | None = running(None, description="folder to write prompts and texts to, for another system")
+    with_prompt: bool = running(False, description="continuation: the hypotheses begin with the prompt, as spoken")
+    seeds: int = running(1, ge=1, description="takes of each text, each with another seed; prompts are the same")
+    transcripts: tuple[str, ...] = running((), description="files of what a recogniser elsewhere heard; none is run")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"
     max_prompt_seconds: float = Field(15.0, gt=0, description="longest utterance used as a prompt across sentences")
+    prompt_lengths: tuple[PositiveFloat, ...] = running((), description="continuation after prompts of these seconds")
     further_codecs: tuple[str, ...] = running((), description="reconstruction: to be compared with the first codec")
-    metrics: tuple[str, ...] = Field((), description="by default all that the setting allows")
-    speaker_model: str = Field(
-        "microsoft/wavlm-base-plus-sv", description="WavLM of speaker similarity: a folder, or a downloaded name")
-    utmos: str | None = Field(None, description="TorchScript file of UTMOS; by default the downloaded one")
+    metrics: tuple[str, ...] = running((), description="by default all that the setting allows")
+    speaker_model: str = running("microsoft/wavlm-base-plus-sv", description="of SIM: file, folder, name, resemblyzer")
+    utmos: str | None = running(None, description="TorchScript file of UTMOS; by default the downloaded one")
     max_items: int | None = running(None, ge=1)
-    bootstrap_samples: int = Field(1000, ge=10)
+    bootstrap_samples: int = running(1000, ge=10)
+    # Nothing is made with it, so it may change where `synth` may not change it
+    transcriber: str = running("pocketsphinx", description="who listens; each keeps its own transcripts")
+    language: str = running("en", pattern="^[a-z]{2,3}([-_][A-Za-z0-9]+)*$", description="of the texts")
+    # what the paper counted (table 23) is not recovered
+    fillers: tuple[str, ...] = running((), description="words, phrases to count as such; by default uh, um and others")
+    listening_test: bool = running(False, description="write a page on which people rate all systems, blind")
+    listening: ListeningConfig = running(ListeningConfig())
+    listening_answers: tuple[str, ...] = running((), description="files that listeners exported, or folders of them")
+
+    @field_validator("hypotheses", "names", "transcripts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_source(self) -> EvalConfig:
-        if self.hypotheses and (self.model or self.codec or self.ar or self.nar):
-            raise ValueError("give either a model or --hypotheses, not both")
+        if self.names and len(self.names) != len(self.hypotheses):
+            raise ValueError(f"expected a --name for each of {len(self.hypotheses)} --hypotheses, "
+                             f"got {len(self.names)}")
         if self.further_codecs and (self.setting != "reconstruction" or not self.codec):
             raise ValueError("several codecs can be compared with --reconstruct only")
+        if self.with_prompt and not (self.hypotheses and self.setting == "continuation"):
+            raise ValueError("--with-prompt is for --hypotheses in the setting `continuation`")
         return self

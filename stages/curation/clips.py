@@ -22,11 +22,16 @@ from stages.progress import Progress
 CLIPS = "clips"
 
 
-def write_utterances(root: Path | None, assemblies: list[Assembly], config: CurateConfig, out: Path) -> list[dict]:
-    """Return the manifest's rows, after writing the clips that do not exist yet."""
+def write_utterances(root: Path | None, assemblies: list[Assembly], config: CurateConfig, out: Path,
+                     rank: int = 0, world_size: int = 1) -> list[dict]:
+    """Return the manifest's rows, after writing the clips that do not exist yet.
+
+    One of several processes does every `world_size`th of them, from number `rank` on.
+    """
     if config.clips == "reference":
         return [_reference_row(assembly.takes[0], assembly, root) for assembly in assemblies]
-    names = _clip_names([assembly.id for assembly in assemblies])
+    names = file_names([assembly.id for assembly in assemblies])
+    assemblies = assemblies[rank::world_size]
     (out / CLIPS).mkdir(exist_ok=True)
     storage.sweep_temporaries(out / CLIPS)
     rows = []
@@ -40,7 +45,7 @@ def write_utterances(root: Path | None, assemblies: list[Assembly], config: Cura
     return rows
 
 
-def _clip_names(ids: list[str]) -> dict[str, str]:
+def file_names(ids: list[str]) -> dict[str, str]:
     """Map ids to file names that every file system takes, also one that ignores case."""
     names = {name: quote(name, safe="+") for name in ids}
     folded = Counter(file.casefold() for file in names.values())

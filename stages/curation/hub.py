@@ -12,8 +12,8 @@ from typing import Any
 
 from stages.config.stage_configs import CurateConfig
 from stages.curation.recordings import UNKNOWN_SPEAKER, Recording
-from stages.curation.tables import SPEAKER_FIELDS, TEXT_FIELDS, Problems, Row, json_ready, take_text
 from stages.errors import MissingModelError, UsageError
+from stages.text.tables import SPEAKER_FIELDS, TEXT_FIELDS, Problems, Row, json_ready, take_text
 
 _ANSWER_SECONDS = 8.0
 

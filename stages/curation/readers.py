@@ -7,13 +7,14 @@ with one recording is left to screening.
 from __future__ import annotations
 
 import logging
-import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.manifest import AUDIO_ROOT_FILE, read_manifest
 from stages.artifacts.manifest import FILE_NAME as MANIFEST
+from stages.audio.io import AUDIO_SUFFIXES
 from stages.config.stage_configs import CurateConfig
 from stages.curation.recordings import (
     ID_FIELDS,
@@ -25,13 +26,15 @@ from stages.curation.recordings import (
     from_tree,
     text_beside,
 )
-from stages.curation.tables import TEXT_FIELDS, Problems, Row, clean_text, csv_rows, json_rows, numbered_lines
 from stages.errors import UsageError
+from stages.text.tables import TEXT_FIELDS, Problems, Row, clean_text, csv_rows, json_rows, numbered_lines, printable
 
 log = logging.getLogger("halle.curate")
 
 _OTHER_LAYOUT = "leave --layout out: the layout is then recognised"
 METADATA = ("metadata.jsonl", "metadata.csv")
+_LOOKED_FOR = ("looked for metadata.jsonl or metadata.csv with `text`, `wav|text` lists, the LJSpeech, LibriSpeech, "
+               "LibriTTS and VCTK layouts, and Hugging Face datasets")
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
 _LIST_SUFFIXES = (".txt", ".list", ".lst", ".csv", ".psv")
 
@@ -66,7 +69,9 @@ def read_corpus(config: CurateConfig) -> Corpus:
         _check_ids(recordings, problems)
         problems.raise_any(f"mend these lines below `{path}`")
     recordings = [_finish(recording, config) for recording in recordings]
-    _refuse_unusable(path, layout, recordings)
+    if layout == "recordings" or all(recording.text is None for recording in recordings):
+        return Corpus("recordings", root, _untranscribed(path, root, recordings))
+    _warn_of_nameless(recordings)
     return Corpus(layout, root, tuple(recordings), _count_unlisted(layout, root, recordings, Path(config.out)))
 
 
@@ -77,22 +82,13 @@ def detect_layout(path: Path, encoding: str = "utf-8") -> str:
             raise UsageError(f"`{path}` does not exist")
         return "dataset"
     if path.is_file():
-        return _LAYOUT_OF_FILE.get(path.name) or "list"
+        return _LAYOUT_OF_FILE.get(path.name) or ("recordings" if path.suffix.lower() in AUDIO_SUFFIXES else "list")
     for layout, fits in _SIGNS:
         if fits(path, encoding):
             return layout
-    raise _untranscribed(path)
-
-
-def _untranscribed(path: Path) -> UsageError:
-    count = sum(1 for _ in audio_files(path)) if path.is_dir() else 0
-    found = f"{count} recordings but no transcripts" if count else "neither recordings nor transcripts"
-    looked = (
-        "looked for metadata.jsonl or metadata.csv with `text`, `wav|text` lists, the LJSpeech, LibriSpeech, LibriTTS "
-        "and VCTK layouts, and Hugging Face datasets"
-    )
-    hint = 'write a metadata.jsonl beside them, a line each: {"file_name": "a.wav", "text": "...", "speaker": "..."}'
-    return UsageError(f"found {found} in `{path}` ({looked})", hint if count else "check the path")
+    if next(audio_files(path), None) is not None:
+        return "recordings"
+    raise UsageError(f"found neither recordings nor transcripts in `{path}` ({_LOOKED_FOR})", "check the path")
 
 
 # ---- signs by which a folder's layout is known, the most specific first
@@ -144,6 +140,20 @@ _SIGNS: tuple[tuple[str, Callable[[Path, str], bool]], ...] = (
 
 
 # ---- readers: (source, settings, problems) -> (root, recordings)
+
+
+def _read_recordings(path: Path, config: CurateConfig, problems: Problems) -> tuple[Path, list[Recording]]:
+    """List audio files as they are; those that an earlier run wrote into `config.out` are not its source."""
+    root, out = (path.parent if path.is_file() else path), Path(config.out).resolve()
+    files = [path] if path.is_file() else [
+        file for file in audio_files(path) if not (config.out and file.resolve().is_relative_to(out))]
+    names = [file.relative_to(root).as_posix() for file in files]
+    stems = Counter(Path(name).with_suffix("").as_posix().replace("/", "_").casefold() for name in names)
+    recordings = []
+    for file, name in zip(files, names, strict=True):
+        stem = Path(name).with_suffix("").as_posix().replace("/", "_")
+        recordings.append(Recording(stem if stems[stem.casefold()] == 1 else name, file, name, None))
+    return root, recordings
 
 
 def _read_manifest(path: Path, config: CurateConfig, problems: Problems) -> tuple[Path, list[Recording]]:
@@ -263,6 +273,7 @@ def _read_vctk(path: Path, config: CurateConfig, problems: Problems) -> tuple[Pa
 
 
 _READERS: dict[str, Callable[[Path, CurateConfig, Problems], tuple[Path, list[Recording]]]] = {
+    "recordings": _read_recordings,
     "manifest": _read_manifest,
     "audiofolder": _read_audiofolder,
     "list": _read_list,
@@ -294,27 +305,29 @@ def _finish(recording: Recording, config: CurateConfig) -> Recording:
     text = recording.text if recording.text is None else clean_text(recording.text)
     return replace(
         recording,
-        id=_printable(recording.id),
-        source=_printable(recording.source),
+        id=printable(recording.id),
+        source=printable(recording.source),
         text=text,
         speaker=speaker,
         split=split or None,
     )
 
 
-def _printable(name: str) -> str:
-    """Percent-encode what cannot be written as UTF-8 or would break a line: bytes of old names, control characters."""
-    def encode(char: str) -> str:
-        if "\udc80" <= char <= "\udcff":
-            return f"%{ord(char) - 0xDC00:02X}"
-        return f"%{ord(char):02X}" if unicodedata.category(char) in ("Cc", "Cs") else char
+def _untranscribed(path: Path, root: Path | None, recordings: list[Recording]) -> tuple[Recording, ...]:
+    """Return the recordings of a source in which nothing has a transcript: they are curated as whole files."""
+    if root is None:
+        raise UsageError(f"the dataset `{path.as_posix()}` has no transcripts", "save its audio as files in a folder")
+    parts = [recording.id for recording in recordings if recording.start or recording.duration is not None]
+    if parts:
+        raise UsageError(f"`{parts[0]}` in `{path}` is a part of a recording, without a transcript",
+                         "give the folder of the recordings: --layout recordings")
+    if not recordings:
+        raise UsageError(f"found neither recordings nor transcripts in `{path}` ({_LOOKED_FOR})", "check the path")
+    log.info("%d recordings without transcripts below `%s` (%s)", len(recordings), path, _LOOKED_FOR)
+    return tuple(recordings)
 
-    return "".join(encode(char) for char in name)
 
-
-def _refuse_unusable(path: Path, layout: str, recordings: list[Recording]) -> None:
-    if all(recording.text is None for recording in recordings):
-        raise _untranscribed(path)
+def _warn_of_nameless(recordings: list[Recording]) -> None:
     nameless = sum(recording.speaker == UNKNOWN_SPEAKER for recording in recordings)
     if nameless:
         log.warning(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.artifacts.manifest import stays_inside
 from stages.audio.io import AUDIO_SUFFIXES
-from stages.curation.tables import (
+from stages.text.tables import (
     SPEAKER_FIELDS,
     TEXT_FIELDS,
     Problems,

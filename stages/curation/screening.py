@@ -20,7 +20,7 @@ import numpy as np
 from stages.audio.io import AudioError, audio_info, check_sound, read_audio
 from stages.config.stage_configs import CurateConfig
 from stages.curation.recordings import Recording
-from stages.curation.tables import text_key
+from stages.text.tables import chars_per_second
 
 # Reasons that are choices about usable recordings or texts; any other reason is bad audio and counts as bad.
 FILTERS = {
@@ -38,7 +38,7 @@ FILTERS = {
 SHORTEST_PIECE = 0.3  # seconds; what is shorter is a click, even as a part of a joined utterance
 _ENOUGH_FOR_A_DISTRIBUTION = 50
 _LEAST_SPREAD = 0.05  # of the log text rate: in a very even corpus every recording would else be an outlier
-_LOW_BIT_DEPTH = ("PCM_U8", "PCM_S8", "ULAW", "ALAW")
+LOW_BIT_DEPTH = ("PCM_U8", "PCM_S8", "ULAW", "ALAW")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def measure(recording: Recording, root: Path | None, config: CurateConfig) -> Me
     if problem:
         return Measurement(recording.id, problem, FILTERS[problem])
     try:
-        _check_inside(recording, root, config)
+        check_inside(recording, root, config)
         with local_audio(recording) as path:
             return _measure_file(recording, path, config)
     except AudioError as error:
@@ -100,7 +100,7 @@ def _text_problem(recording: Recording) -> str:
     return "" if any(char.isalnum() for char in recording.text) else "EMPTY_TEXT"
 
 
-def _check_inside(recording: Recording, root: Path | None, config: CurateConfig) -> None:
+def check_inside(recording: Recording, root: Path | None, config: CurateConfig) -> None:
     """A link that leaves the corpus may lead anywhere on the machine."""
     if root is None or recording.audio is None or config.follow_links:
         return
@@ -141,7 +141,7 @@ def _measure_file(recording: Recording, path: Path, config: CurateConfig) -> Mea
         raise AudioError(path, "OFFSET", f"expected a mean sample within {config.max_offset:g} of 0, got {offset:.3f}")
     known["duration"] = round(len(waveform) / info.sample_rate, 6)
     content = hashlib.blake2b(waveform.tobytes(), digest_size=16, key=str(info.sample_rate).encode()).hexdigest()
-    return Measurement(recording.id, content=content, low_bit_depth=info.subtype in _LOW_BIT_DEPTH, **known)
+    return Measurement(recording.id, content=content, low_bit_depth=info.subtype in LOW_BIT_DEPTH, **known)
 
 
 def screen(
@@ -179,11 +179,6 @@ def _judge(
         expected = f"{config.min_chars_per_second:g} to {config.max_chars_per_second:g}"
         return "TEXT_RATE", f"expected {expected} characters a second, got {rate:.1f}"
     return "", ""
-
-
-def chars_per_second(text: str, seconds: float) -> float:
-    """Return characters of words and the spaces between them a second; punctuation is not spoken."""
-    return len(text_key(text)) / seconds
 
 
 def _text_rate_outliers(takes: list[Take], limit: float) -> dict[str, str]:

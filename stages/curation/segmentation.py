@@ -9,9 +9,9 @@ import numpy as np
 
 from stages.config.stage_configs import CurateConfig
 from stages.curation.screening import Rejection, Take
-from stages.curation.tables import text_key
 from stages.errors import UsageError
 from stages.randomness import derive_seed
+from stages.text.tables import text_key
 
 _FADE_SECONDS = 0.005  # at a joint, so that room noise does not click into silence
 

@@ -6,12 +6,12 @@ from collections import defaultdict
 
 from stages.config.stage_configs import CurateConfig
 from stages.curation.screening import FILTERS, Rejection, Take
-from stages.curation.tables import text_key
 from stages.errors import UsageError
 from stages.randomness import derive_seed
+from stages.text.tables import text_key
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-_FEWEST_TEXTS = 10  # below, a corpus is too small to spare a sentence for every split
+FEWEST_TEXTS = 10  # below, a corpus is too small to spare a sentence for every split
 
 
 def assign_splits(takes: list[Take], config: CurateConfig) -> tuple[dict[str, str], list[Rejection]]:
@@ -63,7 +63,7 @@ def hash_splits(texts: set[str], seed: int, validation_share: float, test_share:
         is_validation = place < test_share + validation_share
         splits[text] = TEST if place < test_share else VALIDATION if is_validation else TRAIN
     for share, name in ((test_share, TEST), (validation_share, VALIDATION)):
-        if share > 0 and len(texts) >= _FEWEST_TEXTS and name not in splits.values():
+        if share > 0 and len(texts) >= FEWEST_TEXTS and name not in splits.values():
             splits[next(text for _, text in places if splits[text] == TRAIN)] = name
     return splits
 

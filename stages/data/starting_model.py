@@ -20,6 +20,7 @@ log = logging.getLogger("halle.data")
 Config = TypeVar("Config", TrainARConfig, TrainNARConfig)
 WINDOWS = ("window_seconds", "prompt_seconds")  # of a NAR model: beside `model`, and part of what it has learned
 DROPOUT = "model.transformer.dropout"  # the one setting of `model` that leaves the architecture as it is
+FROM_SCRATCH = "none"  # in the place of a fingerprint: a run that began so goes on so
 
 
 def keep_architecture(config: Config, kind: str) -> Config:

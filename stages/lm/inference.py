@@ -28,25 +28,15 @@ def weight_dtype(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def for_speaking(model: nn.Module, precision: Precision = "fp32") -> nn.Module:
-    """Change `model` so that it computes the same faster, and return it; its state is no longer a checkpoint's.
-
-    On a CPU linear layers are repacked for oneDNN, up to rounding the same, or replaced by 8-bit ones, whose inputs
-    are rounded to 8 bits too. Raises `UsageError` for int8 elsewhere than on a CPU.
-    """
-    model = model.to(weight_dtype(precision)).requires_grad_(False).eval()
-    kind = _layer_kind(next(model.parameters()).device.type, precision)
-    for path, module in list(model.named_modules()):
-        _replace(model, path, module, kind)
-    return model
-
-
 def load_for_speaking(
     model: nn.Module, read: Callable[[str], Tensor], device: torch.device, precision: Precision
 ) -> nn.Module:
-    """Do the same to a model on the meta device while it is loaded; `read` returns the tensor of a name.
+    """Load a model on the meta device so that it computes the same faster, and return it.
 
-    Each layer is replaced before the next is read, so that little more than the result is ever in memory.
+    `read` returns the tensor of a name. On a CPU linear layers are repacked for oneDNN, up to rounding the same, or
+    replaced by 8-bit ones, whose inputs are rounded to 8 bits too: its state is no longer a checkpoint's. Each layer is
+    replaced before the next is read, so that little more than the result is ever in memory. Raises `UsageError` for
+    int8 elsewhere than on a CPU.
     """
     kind = _layer_kind(device.type, precision)
     for path, module in list(model.named_modules()):

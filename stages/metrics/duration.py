@@ -1,4 +1,4 @@
-"""Durations: whether the system speaks as long as people do, and how long it takes to."""
+"""Durations and cost: whether the system speaks as long as people do, and how much time and memory it takes to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DurationDistance(Metric):
 
 
 class RealTimeFactor(Metric):
-    """Seconds of computing a second of speech made; below 1 is faster than it is spoken."""
+    """Seconds of computing a second of speech made (the paper's Figure 5); below 1 is faster than it is spoken."""
 
     name = "real_time_factor"
     label = "real-time factor"
@@ -41,6 +41,8 @@ class RealTimeFactor(Metric):
     columns = ("seconds_to_make", "seconds_made")
 
     def measure(self, item: MetricInput) -> Measurement:
+        if item.seconds_to_make is None:
+            return not_measured("nobody says how long it took")
         if not len(item.generated):
             return not_measured("nothing was generated")
         seconds = len(item.generated) / item.sample_rate
@@ -49,6 +51,31 @@ class RealTimeFactor(Metric):
 
     def summarise(self, numbers: np.ndarray) -> float:
         return real_time_factor(*numbers.sum(axis=0).tolist())
+
+
+class PeakMemory(Metric):
+    """The most memory that speaking took beyond what was taken before the model was loaded; of a set, its maximum.
+
+    On a GPU it is what torch allocated there, on a CPU the memory of the whole process.
+    """
+
+    name = "peak_memory"
+    label = "peak memory"
+    unit = "MiB"
+    better = "lower"
+    needs = frozenset({"timing"})
+    digits = 0
+
+    def measure(self, item: MetricInput) -> Measurement:
+        if item.peak_memory is None:
+            return not_measured("nobody says how much memory it took")
+        if not item.peak_memory:  # speaking takes some: on a CPU it may fit into what the process held before
+            return not_measured("too little memory to be seen beside what the process held before")
+        value = item.peak_memory / 2**20
+        return Measurement(value, numbers={"value": value})
+
+    def summarise(self, numbers: np.ndarray) -> float:
+        return float(numbers[:, 0].max())
 
 
 def real_time_factor(seconds_to_make: float, seconds_made: float) -> float:

@@ -1,17 +1,15 @@
-"""Word error rate: how much of the text a recogniser hears."""
+"""Word and character error rates: how much of the text a recogniser hears."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 
 import jiwer
 import numpy as np
 
-from stages.metrics.base import Measurement, Metric, MetricInput, not_measured
-
-NORMALISER = "whisper-normalizer (English)"
+from stages.config.stage_configs import EvalConfig
+from stages.metrics.base import NO_TEXT, Measurement, Metric, MetricInput, not_measured
+from stages.metrics.languages import counts_characters, normalise, normaliser
 
 
 @dataclass(frozen=True)
@@ -33,48 +31,37 @@ class WordErrors:
         return self.total / self.words
 
 
-def normaliser_version() -> str:
-    return version("whisper-normalizer")
+def reference_problem(text: str, language: str = "en") -> str:
+    """Return why `text` cannot be a reference, or ''. Without a word there is nothing to divide errors by.
 
-
-@cache
-def _normaliser():
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()
-
-
-def normalise(text: str) -> str:
-    """Return `text` as Whisper's evaluation compares it: lower case, `twenty` as 20, no punctuation, no `um`.
-
-    Of an ellipsis at the end the normaliser leaves a lone `.`, which would count as a word that nobody can say.
+    jiwer itself gives an empty reference the rate 0 or 1 and says nothing.
     """
-    return " ".join(word for word in _normaliser()(text).split() if any(map(str.isalnum, word)))
-
-
-def reference_problem(text: str) -> str:
-    """Return why `text` cannot be a reference, or ''. Without a word there is nothing to divide errors by."""
+    if not text:
+        return NO_TEXT
     if not text.strip():
         return "the reference text is empty"
-    if not normalise(text):
+    if not normalise(text, language):
         return "the reference text has no word left after normalisation"
     return ""
 
 
-def count_word_errors(reference: str, heard: str) -> WordErrors:
+def count_word_errors(reference: str, heard: str, language: str = "en") -> WordErrors:
     """Align two texts, both normalised, and count the edits; an empty `heard` is all deletions.
 
-    Raises `ValueError` for a reference without words.
+    Words are characters where words have no spaces. Raises `ValueError` for a reference without words.
     """
-    if problem := reference_problem(reference):
+    if problem := reference_problem(reference, language):
         raise ValueError(problem)
-    words = normalise(reference)
-    aligned = jiwer.process_words(words, normalise(heard))
+    words = normalise(reference, language)
+    aligned = jiwer.process_words(words, normalise(heard, language))
     return WordErrors(aligned.substitutions, aligned.insertions, aligned.deletions, len(words.split()))
 
 
 class CorpusWER(Metric):
-    """Errors of all utterances over words of all utterances; a missing output is all its words deleted."""
+    """Errors of all utterances over words of all utterances; a missing output is all its words deleted.
+
+    Where words have no spaces its place is taken by the same of characters.
+    """
 
     name = "wer"
     label = "WER"
@@ -83,6 +70,12 @@ class CorpusWER(Metric):
     needs = frozenset({"transcript"})
     columns = ("substitutions", "insertions", "deletions", "words")
 
+    def configured(self, config: EvalConfig) -> Metric:
+        return CorpusCER() if counts_characters(config.language) else CorpusWER()
+
+    def settings(self) -> str:
+        return f"whisper-normalizer {normaliser().version}"
+
     def measure(self, item: MetricInput) -> Measurement:
         return self._measure(item, item.transcript or "")
 
@@ -90,10 +83,11 @@ class CorpusWER(Metric):
         return self._measure(item, "")
 
     def _measure(self, item: MetricInput, heard: str) -> Measurement:
-        if problem := reference_problem(item.text):
+        if problem := reference_problem(item.text, item.language):
             return not_measured(problem)
-        errors = count_word_errors(item.text, heard)
-        return Measurement(100.0 * errors.rate, numbers={name: getattr(errors, name) for name in self.columns})
+        errors = count_word_errors(item.text, heard, item.language)
+        counts = (errors.substitutions, errors.insertions, errors.deletions, errors.words)
+        return Measurement(100.0 * errors.rate, numbers=dict(zip(self.columns, counts, strict=True)))
 
     def summarise(self, numbers: np.ndarray) -> float:
         return float(100.0 * numbers[:, :3].sum() / numbers[:, 3].sum())
@@ -105,5 +99,26 @@ class MeanWER(CorpusWER):
     name = "wer_mean"
     label = "mean WER"
 
+    def configured(self, config: EvalConfig) -> Metric:
+        return MeanCER() if counts_characters(config.language) else MeanWER()
+
     def summarise(self, numbers: np.ndarray) -> float:
         return float(100.0 * (numbers[:, :3].sum(axis=1) / numbers[:, 3]).mean())
+
+
+class CorpusCER(CorpusWER):
+    """Errors of all utterances over their characters, for texts without spaces between words."""
+
+    name = "cer"
+    label = "CER"
+    by_default = False  # it takes the place of WER where it belongs
+    columns = ("substitutions", "insertions", "deletions", "characters")
+
+
+class MeanCER(MeanWER):
+    """Mean of the utterances' own character error rates."""
+
+    name = "cer_mean"
+    label = "mean CER"
+    by_default = False
+    columns = CorpusCER.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,19 +10,23 @@ import numpy as np
 import soxr
 import torch
 
+from stages.artifacts.storage import sha256_file
 from stages.config.stage_configs import EvalConfig
 from stages.metrics.base import Measurement, Metric, MetricInput, not_measured
 from stages.metrics.speaker import best_device
+from stages.metrics.usable_sound import sound_problem
 
 RATE = 16_000
 MIN_SECONDS = 0.5
+UTMOS_WINDOW_SECONDS = 30
 UTMOS_REPOSITORY, UTMOS_FILE = "Blinorot/UTMOS-PyTorch", "utmos_scripted.pt"
 
 
 class UTMOS(Metric):
     """UTMOS (Saeki et al. 2022), the strong learner, from a TorchScript file that takes float32 [1, samples] at 16 kHz.
 
-    Without a `file`, the one that was downloaded into the hub's cache.
+    Without a `file`, the one that was downloaded into the hub's cache. Of what is longer than 30 s, the mean over the
+    fewest equal windows: its attention over minutes takes gigabytes.
     """
 
     name = "utmos"
@@ -35,6 +40,14 @@ class UTMOS(Metric):
 
     def configured(self, config: EvalConfig) -> UTMOS:
         return UTMOS(config.utmos, best_device(config.device))
+
+    def settings(self) -> str:
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        file = self._file or _cached_file()
+        return sha256_file(Path(file)) if file and Path(file).is_file() else ""
 
     def unavailable(self) -> str:
         if self._model is None and not self._problem:
@@ -55,7 +68,11 @@ class UTMOS(Metric):
         samples, problem = _prepared(item)
         if problem:
             return not_measured(problem)
-        value = float(self._model(torch.from_numpy(samples).to(self._device)[None]).mean())
+        windows = np.array_split(samples, -(-len(samples) // (UTMOS_WINDOW_SECONDS * RATE)))
+        value = float(np.mean([float(self._model(torch.from_numpy(window).to(self._device)[None]).mean())
+                               for window in windows]))
+        if not np.isfinite(value):
+            return not_measured("UTMOS gives no finite number")
         return Measurement(value, numbers={"value": value})
 
 
@@ -67,29 +84,46 @@ def _cached_file() -> str | None:
 
 
 class DNSMOS(Metric):
-    """DNSMOS P.808 (Reddy et al. 2021), the mean over windows of 9 s; shorter sound is repeated, as its authors do."""
+    """DNSMOS (Reddy et al. 2021, 2022), the mean over windows of 9 s; shorter sound is repeated, as its authors do.
 
-    name = "dnsmos"
-    label = "DNSMOS (P.808)"
+    The paper's is that of P.808, one opinion of all that is heard. P.835 asks for three: of the speech (`sig`), of the
+    background (`bak`) and of all (`ovrl`). One run of the models gives all four.
+    """
+
     better = "higher"
+
+    def __init__(self, opinion: str = "p808"):
+        self._opinion = opinion
+        self.by_default = opinion == "p808"
+        self.name = "dnsmos" if self.by_default else f"dnsmos_{opinion}"
+        self.label = "DNSMOS (P.808)" if self.by_default else f"DNSMOS {opinion.upper()} (P.835)"
 
     def unavailable(self) -> str:
         missing = [package for package in ("speechmos", "onnxruntime", "librosa") if find_spec(package) is None]
         return f"not installed: {', '.join(missing)} (pip install 'halle[mos]')" if missing else ""
 
     def measure(self, item: MetricInput) -> Measurement:
-        from speechmos import dnsmos
-
         samples, problem = _prepared(item)
         if problem:
             return not_measured(problem)
-        value = float(dnsmos.run(samples.clip(-1, 1), RATE)["p808_mos"])  # it refuses what is outside
+        value = _dnsmos(samples.tobytes())[self._opinion]
+        if not np.isfinite(value):
+            return not_measured("DNSMOS gives no finite number")
         return Measurement(value, numbers={"value": value})
+
+
+@lru_cache(maxsize=1)  # of one output, all four opinions are asked for in a row
+def _dnsmos(samples: bytes) -> dict[str, float]:
+    """Return the four opinions of float32 samples at 16 kHz."""
+    from speechmos import dnsmos
+
+    # It refuses samples outside of full scale, where resampling may bring them
+    found = dnsmos.run(np.frombuffer(samples, np.float32).clip(-1, 1), RATE)
+    return {name: float(found[f"{name}_mos"]) for name in ("p808", "sig", "bak", "ovrl")}
 
 
 def _prepared(item: MetricInput) -> tuple[np.ndarray, str]:
     """Return what the system made at 16 kHz, and why it cannot be judged or ''."""
-    samples = soxr.resample(item.generated, item.sample_rate, RATE).astype(np.float32)
-    if len(samples) < MIN_SECONDS * RATE:
-        return samples, f"shorter than {MIN_SECONDS} s"
-    return samples, "" if np.isfinite(samples).all() else "the output is not finite"
+    if problem := sound_problem(item.generated, item.sample_rate, MIN_SECONDS):
+        return item.generated, problem
+    return soxr.resample(item.generated, item.sample_rate, RATE).astype(np.float32), ""

@@ -19,11 +19,11 @@ import torch
 
 from stages.audio.stft import mel_distance
 from stages.metrics.base import Measurement, Metric, MetricInput, not_measured
+from stages.metrics.usable_sound import sound_problem
 
 PESQ_RATE = 16_000  # wide band
 PESQ_WINDOW_SECONDS = 30.0
 MIN_SECONDS = 0.4  # STOI needs 30 frames of 12.8 ms
-SILENCE = 1e-4  # peak, -80 dB
 _MISALIGNED_SECONDS = 0.1
 _PESQ_CHILD = Path(__file__).with_name("pesq_child.py")
 _PESQ_TIMEOUT = 120.0  # seconds a window; it takes about one
@@ -50,14 +50,8 @@ def _pair_problem(reference: np.ndarray, output: np.ndarray, sample_rate: int) -
     seconds = [len(waveform) / sample_rate for waveform in (reference, output)]
     if abs(seconds[0] - seconds[1]) > _MISALIGNED_SECONDS:
         return f"lengths differ: expected {seconds[0]:.2f} s, got {seconds[1]:.2f} s"
-    if min(seconds) < MIN_SECONDS:
-        return f"shorter than {MIN_SECONDS} s"
-    for waveform, name in ((reference, "reference"), (output, "output")):
-        if not np.isfinite(waveform).all():
-            return f"the {name} is not finite"
-        if np.abs(waveform).max() < SILENCE:
-            return f"the {name} is silent"
-    return ""
+    return (sound_problem(reference, sample_rate, MIN_SECONDS, "reference")
+            or sound_problem(output, sample_rate, MIN_SECONDS))
 
 
 class PESQ(_AlignedMetric):

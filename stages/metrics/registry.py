@@ -10,21 +10,28 @@ from collections.abc import Iterable, Sequence
 
 from stages.errors import MissingModelError, UsageError
 from stages.metrics.base import Metric, Need
-from stages.metrics.duration import DurationDistance, RealTimeFactor
-from stages.metrics.intelligibility import CorpusWER, MeanWER
+from stages.metrics.completeness import RepeatedWords, SkippedWords
+from stages.metrics.duration import DurationDistance, PeakMemory, RealTimeFactor
+from stages.metrics.fillers import Fillers, FillersInText
+from stages.metrics.intelligibility import CorpusCER, CorpusWER, MeanCER, MeanWER
 from stages.metrics.opinion import DNSMOS, UTMOS
+from stages.metrics.prompt_lengths import SimilarityByPrompt
 from stages.metrics.quality import PESQ, STOI, MelDistance
-from stages.metrics.speaker import SpeakerSimilarity
+from stages.metrics.speaker import SimilarityDrift, SpeakerSimilarity
+from stages.speech.transcriber import recogniser_in_words
 
-_BUILT_IN = (CorpusWER(), MeanWER(), PESQ(), STOI(), MelDistance(), SpeakerSimilarity(), UTMOS(), DNSMOS(),
-             DurationDistance(), RealTimeFactor())
+_BUILT_IN = (CorpusWER(), MeanWER(), CorpusCER(), MeanCER(), SkippedWords(), RepeatedWords(),
+             PESQ(), STOI(), MelDistance(), SpeakerSimilarity(), SimilarityDrift(), SimilarityByPrompt(),
+             UTMOS(), *(DNSMOS(opinion) for opinion in ("p808", "sig", "bak", "ovrl")), DurationDistance(),
+             RealTimeFactor(), PeakMemory(), Fillers(), FillersInText())
 _METRICS: dict[str, Metric] = {metric.name: metric for metric in _BUILT_IN}
 _MEANING: dict[Need, str] = {
     "transcript": "a recogniser",
     "reference": "recordings to compare durations with",
     "aligned_reference": "the very recordings that were encoded, which only the reconstruction setting has",
     "voice": "a recording of the voice",
-    "timing": "the time that the synthesis took",
+    "timing": "the time and memory that the synthesis took",
+    "prompt_lengths": "prompts of several lengths: --prompt-lengths 3,10,20",
 }
 
 
@@ -34,13 +41,13 @@ def register(metric: Metric) -> None:
 
 
 def choose_metrics(names: Sequence[str], offered: Iterable[Need]) -> list[Metric]:
-    """Return the metrics of these names, or by default all that need no more than what is `offered`.
+    """Return the metrics of these names, or those computed by default that need no more than what is `offered`.
 
     One that is asked for by name and cannot run is returned too: `why_not` then says why it has no value.
     """
     if names:
         return [load_metric(name) for name in names]
-    return [metric for metric in _METRICS.values() if metric.needs <= set(offered)]
+    return [metric for metric in _METRICS.values() if metric.by_default and metric.needs <= set(offered)]
 
 
 def load_metric(name: str) -> Metric:
@@ -68,6 +75,6 @@ def why_not(metric: Metric, offered: Iterable[Need]) -> str:
 
 def column_title(metric: Metric, recogniser: str) -> str:
     """Return the heading of a metric's column, with the recogniser whose hearing it rests on, and the unit."""
-    heard_by = f" ({recogniser})" if "transcript" in metric.needs else ""
+    heard_by = f" ({recogniser_in_words(recogniser)})" if "transcript" in metric.needs else ""
     unit = f", {metric.unit}" if metric.unit else ""
     return f"{metric.label}{heard_by}{unit}"

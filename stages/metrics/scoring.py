@@ -1,132 +1,160 @@
-"""Measure outputs one by one, into the JSON-ready rows of items.jsonl: one an utterance, with every system in it."""
+"""Measure what lies on disk, into the JSON-ready rows of items.jsonl: one an utterance and take, every system in it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
-import soxr
 
-from stages.artifacts.manifest import Utterance
-from stages.audio.io import audio_info, read_audio
-from stages.metrics.base import Metric, MetricInput, Need, not_measured
+from stages.metrics.base import Measurement, Metric, MetricInput, Need, not_measured
+from stages.metrics.cases import Case
+from stages.metrics.kept_audio import KeptAudio, Made
+from stages.metrics.measurements import KeptMeasurements
 from stages.metrics.registry import why_not
-from stages.metrics.test_set import Case
-from stages.speech.transcriber import Transcriber
+from stages.metrics.sounds import FAILED, MISSING, RECORDINGS, SCORED, Sound, resample
+from stages.metrics.transcripts import Heard, words_to_json
+from stages.progress import Progress
+from stages.speech.transcriber import Transcript
 
-log = logging.getLogger("halle.eval")
+__all__ = ["FAILED", "MISSING", "RECORDINGS", "SCORED", "AllMade", "Scene", "Scorer", "measures_alone", "row_of",
+           "rows_of"]
 
-# What a system did with an utterance. `missing` and `failed` are without output and count against it.
-SCORED, MISSING, FAILED = "scored", "missing", "failed"
-RECORDINGS = "recordings"  # the system that everyone else is compared with: the test set's own speech
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A waveform, float32 [samples], at `sample_rate` Hz."""
-
-    waveform: np.ndarray
-    sample_rate: int
-
-    @property
-    def seconds(self) -> float:
-        return len(self.waveform) / self.sample_rate
+# What every system made of every utterance, by (id, take, system)
+AllMade = dict[tuple[str, int, str], Made]
 
 
 @dataclass(frozen=True)
-class Output:
-    """What a system said for one utterance; the first `prompt_samples` of the sound were given to it."""
+class Scene:
+    """A case as it lies on disk: the test set's own `recording` of it, if any, and the `prompt` if it is another one.
 
-    sound: Sound
-    prompt_samples: int = 0
-    seconds_to_make: float | None = None
-    stop_reason: str = ""
-
-    @property
-    def finished(self) -> bool:
-        """Tell whether the system came to its own end; audio from elsewhere is taken as finished."""
-        return self.stop_reason in ("", "end")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """How a system fared with an utterance: `reason` says why there is no `output`."""
-
-    status: str
-    reason: str = ""
-    output: Output | None = None
-
-
-def row_of(case: Case, recording: Sound | None = None, refused: str = "") -> dict:
-    """Return what items.jsonl says of an utterance before any system is measured.
-
-    One that is `refused` cannot be judged (bad recording, empty text, no prompt): it is in no denominator, and shown.
+    One that is `refused` cannot be judged (bad recording, empty text, no prompt).
     """
-    if refused:
-        log.warning("`%s` refused: %s", case.utterance.id, refused)
+
+    case: Case
+    recording: Made | None = None
+    prompt: Made | None = None
+    refused: str = ""
+
+    @property
+    def voice(self) -> Made | None:
+        """The recording of the voice that systems were to speak with."""
+        return self.prompt or self.recording
+
+
+def row_of(scene: Scene, take: int, systems: dict[str, dict]) -> dict:
+    """Return a line of items.jsonl. A scene that was refused is in no denominator, and shown."""
+    case = scene.case
     return {
-        "id": case.utterance.id,
-        "speaker": case.utterance.speaker,
-        "text": case.utterance.text,
+        "id": case.id,
+        "take": take,
+        "speaker": case.speaker,
+        "text": case.text,
         "prompt": case.prompt.id if case.prompt else None,
-        "refused": refused,
-        "reference_seconds": recording.seconds if recording else None,
-        "systems": {},
+        "prompt_audio": scene.prompt.audio if scene.prompt else None,
+        "refused": scene.refused,
+        "reference_seconds": scene.recording.seconds if scene.recording else None,
+        "systems": systems,
     }
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Apply metrics to outputs, for an evaluation that offers what metrics `offered` need."""
+    """Apply metrics to sounds on disk, for an evaluation that offers what metrics `offered` need.
+
+    `heard` and `measured` keep what was done before; only what they lack is heard and measured.
+    """
 
     metrics: Sequence[Metric]
     offered: frozenset[Need]
-    transcriber: Transcriber
+    sounds: KeptAudio
+    heard: Heard | None
+    measured: KeptMeasurements
+    language: str = "en"
 
-    def score(self, text: str, attempt: Attempt, reference: Sound, voice: Sound) -> dict:
+    def score(self, scene: Scene, made: Made) -> dict:
         """Return what a row says of one system: what it made, what was heard in it, and every measurement."""
-        output = attempt.output
-        item = self._to_input(text, output, reference, voice)
-        return {
-            "status": attempt.status,
-            "reason": attempt.reason,
-            "audio": None,
-            "seconds": output.sound.seconds if output else None,
-            "prompt_seconds": output.prompt_samples / output.sound.sample_rate if output else None,
-            "seconds_to_make": output.seconds_to_make if output else None,
-            "stop_reason": output.stop_reason if output else "",
-            "finished": output is not None and output.finished,
-            "heard": item.transcript,
-            "metrics": _measure_all(self.metrics, self.offered, item),
-        }
+        return self._entry(self.metrics, scene, made)
 
-    def score_recording(self, text: str, recording: Sound) -> dict:
+    def score_recording(self, scene: Scene) -> dict:
         """Return the same for the recording itself, such as what the recogniser gets wrong of real speech."""
-        metrics = [metric for metric in self.metrics if measures_alone(metric)]
-        listener = Scorer(metrics, self.offered, self.transcriber)
-        return listener.score(text, Attempt(SCORED, output=Output(recording)), recording, recording)
+        return self._entry([metric for metric in self.metrics if measures_alone(metric)], scene, scene.recording)
 
-    def _to_input(self, text: str, output: Output | None, reference: Sound, voice: Sound) -> MetricInput:
-        if output is None:
-            return MetricInput(text, reference.sample_rate, reference=reference.waveform)
-        rate = output.sound.sample_rate
-        heard = self.transcriber.transcribe(output.sound.waveform, rate).text if self._needs_transcript else None
+    def _entry(self, metrics: Sequence[Metric], scene: Scene, made: Made) -> dict:
+        read = cache(self.sounds.read)
+        heard = self._hear(made, read)
+        item = cache(lambda: self._to_input(scene, made, heard, read))
+        measured = {}
+        for metric in metrics:
+            found = self._measure(metric, scene, made, heard, item)
+            measured[metric.name] = {"value": found.value, "reason": found.reason, **found.numbers,
+                                     "details": found.details}
+        return asdict(made) | {"heard": heard.text if heard else None,
+                               "heard_words": words_to_json(heard.words) if heard else [], "metrics": measured}
+
+    def _hear(self, made: Made, read: Callable[[Made], Sound]) -> Transcript | None:
+        if self.heard is None or made.audio is None:
+            return None
+        return self.heard.of(made.audio_sha256, lambda: read(made))
+
+    def _measure(
+        self, metric: Metric, scene: Scene, made: Made, heard: Transcript | None, item: Callable[[], MetricInput]
+    ) -> Measurement:
+        if reason := why_not(metric, self.offered):
+            return not_measured(reason)
+        if made.audio is None:
+            return metric.measure_failure(item())
+        if reason := _lacking(metric, scene, made):
+            return not_measured(reason)
+        return self.measured.of(metric, self._inputs(metric, scene, made, heard), lambda: metric.measure(item()))
+
+    def _inputs(self, metric: Metric, scene: Scene, made: Made, heard: Transcript | None) -> list:
+        """Return all that a measurement depends on; what was heard, only for metrics that ask what was heard."""
+        listens = heard is not None and "transcript" in metric.needs
+        sounds = [each.audio_sha256 if each else None for each in (made, scene.recording, scene.voice)]
+        return [scene.case.text, self.language, *sounds, made.prompt_seconds, made.seconds_to_make, made.peak_memory,
+                [heard.text, words_to_json(heard.words)] if listens else None]
+
+    def _to_input(
+        self, scene: Scene, made: Made, heard: Transcript | None, read: Callable[[Made], Sound]
+    ) -> MetricInput:
+        text, recording, voice = scene.case.text, scene.recording, scene.voice
+        if made.audio is None:
+            return MetricInput(text, 0, language=self.language)
+        sound = read(made)
+        rate = sound.sample_rate
         return MetricInput(
             text=text,
             sample_rate=rate,
-            waveform=output.sound.waveform,
-            prompt_samples=output.prompt_samples,
-            reference=resample(reference, rate),
-            voice=resample(voice, rate),
-            transcript=heard,
-            seconds_to_make=output.seconds_to_make,
+            waveform=sound.waveform,
+            prompt_samples=round(made.prompt_seconds * rate),
+            reference=resample(read(recording), rate) if recording else None,
+            voice=_given(resample(read(voice), rate), scene, made, rate) if voice else None,
+            transcript=heard.text if heard else None,
+            seconds_to_make=made.seconds_to_make,
+            words=heard.words if heard else (),
+            peak_memory=made.peak_memory,
+            language=self.language,
         )
 
-    @property
-    def _needs_transcript(self) -> bool:
-        return any("transcript" in metric.needs for metric in self.metrics)
+
+def rows_of(scorer: Scorer, scenes: Sequence[Scene], made: AllMade) -> list[dict]:
+    """Return the lines of items.jsonl: in the first take's the recording and those who say everything once."""
+    takes: dict[tuple[str, int], dict[str, Made]] = {}
+    for (case_id, take, system), output in made.items():
+        takes.setdefault((case_id, take), {})[system] = output
+    last = max((take for _, take in takes), default=1)
+    progress, rows = Progress("score", len(scenes)), []
+    for scene in scenes:
+        for take in range(1, 2 if scene.refused else last + 1):
+            entries = {RECORDINGS: scorer.score_recording(scene)} if scene.recording and take == 1 else {}
+            entries |= {system: scorer.score(scene, output)
+                        for system, output in takes.get((scene.case.id, take), {}).items()}
+            rows.append(row_of(scene, take, entries))
+        progress.advance(note=scene.case.id)
+    progress.close()
+    return rows
 
 
 def measures_alone(metric: Metric) -> bool:
@@ -134,27 +162,22 @@ def measures_alone(metric: Metric) -> bool:
     return metric.needs <= {"transcript"}
 
 
-def read_recording(utterance: Utterance) -> Sound:
-    """Return the test set's own recording at its own sample rate."""
-    sample_rate = audio_info(utterance.audio).sample_rate
-    return Sound(read_audio(utterance.audio, None, utterance.start, utterance.duration), sample_rate)
+def _given(voice: np.ndarray, scene: Scene, made: Made, sample_rate: int) -> np.ndarray:
+    """Return what a system was given of the voice [samples]: of its own recording that it goes on with, the beginning.
+
+    What follows there is what it was to say: similarity to it would be that of the words too.
+    """
+    if scene.prompt or not made.prompt_seconds:
+        return voice
+    return voice[: round(made.prompt_seconds * sample_rate)]
 
 
-def resample(sound: Sound, sample_rate: int) -> np.ndarray:
-    """Return the waveform float32 [samples] at `sample_rate` Hz."""
-    if sound.sample_rate == sample_rate:
-        return sound.waveform
-    return soxr.resample(sound.waveform, sound.sample_rate, sample_rate).astype(np.float32)
-
-
-def _measure_all(metrics: Sequence[Metric], offered: frozenset[Need], item: MetricInput) -> dict[str, dict]:
-    measured = {}
-    for metric in metrics:
-        if reason := why_not(metric, offered):
-            measurement = not_measured(reason)
-        elif item.waveform is None or not len(item.waveform):
-            measurement = metric.measure_failure(item)
-        else:
-            measurement = metric.measure(item)
-        measured[metric.name] = {"value": measurement.value, "reason": measurement.reason, **measurement.numbers}
-    return measured
+def _lacking(metric: Metric, scene: Scene, made: Made) -> str:
+    """Return what the metric asks for and this utterance does not have, or ''."""
+    if scene.recording is None and metric.needs & {"reference", "aligned_reference"}:
+        return "there is no recording of it to compare with"
+    if scene.voice is None and "voice" in metric.needs:
+        return "there is no recording of the voice"
+    if made.seconds_to_make is None and "timing" in metric.needs:
+        return "nobody told how long it took to make"
+    return ""

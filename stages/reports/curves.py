@@ -10,10 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from stages.reports.axes import Axis, linear_axis, log_axis, short
 from stages.reports.history import Series, smoothed, thinned
-from stages.reports.plots import BLUE, GREY, ORANGE
 
-COLOURS = (BLUE, ORANGE, "#23856d", "#8457b0", "#b3304f", "#7b7420")
+# Told apart in print and by the colour-blind, on white; the page turns them round in the dark.
+COLOURS = ("#1f6fb4", "#c8641a", "#23856d", "#8457b0", "#b3304f", "#7b7420")
+_GREY = "#8a8f98"
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 180, 70), (205, 160, 0))  # viridis, its yellow darkened
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 340, 44, 10, 22  # pixels
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, 152
@@ -32,23 +34,6 @@ class Curve:
     series: Series
     colour: str
     dots: bool = False
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A value's place between 0 and `pixels`, and the values that are written beside it."""
-
-    low: float
-    high: float
-    pixels: float
-    ticks: tuple[float, ...]
-    logarithmic: bool = False
-
-    def at(self, values: np.ndarray) -> np.ndarray:
-        low, high = self.low, self.high
-        if self.logarithmic:
-            values, low, high = np.log10(np.where(values > 0, values, np.nan)), math.log10(low), math.log10(high)
-        return (values - low) / (high - low) * self.pixels
 
 
 def ramp(count: int) -> list[str]:
@@ -71,7 +56,7 @@ def chart(title: str, curves: Sequence[Curve], scale: Literal["auto", "zero", "l
     if not len(values):
         return ""
     steps = np.concatenate([curve.series.steps for curve in drawn])
-    across = _linear_axis(0.0, float(steps.max()) * 1.015, _PLOT_WIDTH, 4)
+    across = linear_axis(0.0, float(steps.max()) * 1.015, _PLOT_WIDTH, 4)
     up = _value_axis(values, scale)
     lines = [_line(curve, across, up, pale=True) for curve in drawn if len(drawn) <= 3 and _is_smoothed(curve)]
     lines += [_line(curve, across, up) for curve in drawn]
@@ -86,52 +71,24 @@ def chart(title: str, curves: Sequence[Curve], scale: Literal["auto", "zero", "l
     )
 
 
-def short(value: float) -> str:
-    """Write a number in at most about six characters: 0.031, 12k, 1.5M, 2e-5."""
-    for least, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if abs(value) >= least:
-            return f"{value / size:.3g}{letter}"
-    if value and abs(value) < 1e-3:
-        digits, exponent = f"{value:.1e}".split("e")
-        return f"{digits.removesuffix('.0')}e{int(exponent)}"
-    return f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def _is_smoothed(curve: Curve) -> bool:
     return not curve.dots and len(curve.series.values) > _FEW_POINTS
 
 
-def _value_axis(values: np.ndarray, scale: str) -> _Axis:
+def _value_axis(values: np.ndarray, scale: str) -> Axis:
     low, high = float(values.min()), float(values.max())
     if low > 0 and (scale == "log" or (scale == "auto" and high / low > _LOG_RATIO)):
-        return _log_axis(low, high)
+        return log_axis(low, high, _PLOT_HEIGHT)
     if scale == "zero" and low >= 0:
-        return _linear_axis(0.0, (high or 1.0) * 1.05, _PLOT_HEIGHT, 4)
+        return linear_axis(0.0, (high or 1.0) * 1.05, _PLOT_HEIGHT, 4)
     inner_low, inner_high = np.percentile(values, [2, 98])
     if high - low > 8 * (inner_high - inner_low) > 0:  # a few outliers leave the picture
         low, high = max(low, 2 * inner_low - inner_high), min(high, 2 * inner_high - inner_low)
     margin = 0.05 * (high - low) or 0.5 * abs(high) or 0.5
-    return _linear_axis(low - margin, high + margin, _PLOT_HEIGHT, 4)
+    return linear_axis(low - margin, high + margin, _PLOT_HEIGHT, 4)
 
 
-def _linear_axis(low: float, high: float, pixels: float, most_ticks: int) -> _Axis:
-    rough = (high - low) / most_ticks
-    size = 10.0 ** math.floor(math.log10(rough))
-    spacing = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
-    first, last = math.ceil(low / spacing), math.floor(high / spacing)
-    return _Axis(low, high, pixels, tuple(round(number * spacing, 12) for number in range(first, last + 1)))
-
-
-def _log_axis(low: float, high: float) -> _Axis:
-    low, high = low / 1.15, high * 1.15
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if high / low < 100 else (1,)
-    ticks = [10.0**decade * factor for decade in decades for factor in factors]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    return _Axis(low, high, _PLOT_HEIGHT, tuple(inside[:: math.ceil(len(inside) / 6) or 1]), logarithmic=True)
-
-
-def _line(curve: Curve, across: _Axis, up: _Axis, pale: bool = False) -> str:
+def _line(curve: Curve, across: Axis, up: Axis, pale: bool = False) -> str:
     series = smoothed(curve.series) if _is_smoothed(curve) and not pale else curve.series
     x, y = across.at(series.steps), _PLOT_HEIGHT - up.at(series.values)
     parts, pen = [], "M"
@@ -166,18 +123,12 @@ def _legend(curves: Sequence[Curve]) -> tuple[str, int]:
     return "".join(parts), line + _LEGEND_HEIGHT
 
 
-def _labels(axis: _Axis) -> list[str]:
-    """Return what is written at the ticks, with more digits where they would read alike."""
-    labels = [short(tick) for tick in axis.ticks]
-    return labels if len(set(labels)) == len(labels) else [f"{tick:.6g}" for tick in axis.ticks]
-
-
-def _grid(across: _Axis, up: _Axis, top: int) -> str:
+def _grid(across: Axis, up: Axis, top: int) -> str:
     parts, bottom = [], top + _PLOT_HEIGHT
-    for label, place in zip(_labels(up), bottom - up.at(np.array(up.ticks)), strict=True):
+    for label, place in zip(up.labels, bottom - up.at(np.array(up.ticks)), strict=True):
         parts.append(f'<path d="M{_LEFT} {place:.1f}h{_PLOT_WIDTH}" stroke="#e6e8eb"/>'
                      f'<text x="{_LEFT - 5}" y="{place + 3.5:.1f}" text-anchor="end">{label}</text>')
-    for label, place in zip(_labels(across), across.at(np.array(across.ticks)) + _LEFT, strict=True):
+    for label, place in zip(across.labels, across.at(np.array(across.ticks)) + _LEFT, strict=True):
         anchor = "end" if place > _WIDTH - _RIGHT - 12 else "middle"
         parts.append(f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="{anchor}">{label}</text>')
-    return "".join(parts) + f'<path d="M{_LEFT} {bottom}h{_PLOT_WIDTH}" stroke="{GREY}"/>'
+    return "".join(parts) + f'<path d="M{_LEFT} {bottom}h{_PLOT_WIDTH}" stroke="{_GREY}"/>'

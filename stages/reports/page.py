@@ -1,41 +1,33 @@
-"""Pieces of a self-contained HTML page. Every text is escaped here; only this file and `curves` write tags."""
+"""Pieces of a self-contained HTML page. Every text is escaped here; only this file, `curves` and `plots` write tags."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-_STYLE = """
-:root { --ink: #1c2430; --soft: #5c6672; --line: #dde1e6; --paper: #fff; --band: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 68rem; color: var(--ink); background: var(--paper);
-       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { margin: .4rem 0; max-width: 50rem; } .soft { color: var(--soft); }
-.scroll { overflow-x: auto; margin-bottom: 1.4rem; }
-table.narrow { width: auto; } table.narrow th, table.narrow td { padding-right: 2rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; } td.number { font-variant-numeric: tabular-nums; }
-td.number, th.number { text-align: right; } table.narrow td.number { white-space: nowrap; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: .8rem 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.2rem; }
-figure { margin: 0; } figure img { width: 100%; height: auto; } figcaption { color: var(--soft); font-size: .9rem; }
-article { border-top: 1px solid var(--line); padding: .9rem 0; }
-article h3 { font-size: 1rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-.players { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; margin: .5rem 0; }
-.players label { display: block; font-size: .85rem; color: var(--soft); } audio { width: 17rem; height: 34px; }
-.bad { color: #a3291c; } ul.bad { margin: .4rem 0; padding-left: 1.2rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.4rem 1.6rem; }
-.charts svg { width: 100%; height: auto; } .charts + .scroll { margin-top: 1.2rem; }
-.sounds { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .8rem 1rem; }
-.sounds img { height: 8rem; border: 1px solid var(--line); } .sounds audio { width: 100%; }
-details { margin-top: 2.2rem; } summary { font-weight: 600; cursor: pointer; }
-"""
+from stages.reports.style import STYLE
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's value with `notes` in small type below it, such as its interval; `strong` for the best of a column."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Words:
+    """Some words of a text and of what was heard for them. `kind` is same, changed, lost, added or elided."""
+
+    kind: str
+    written: str = ""
+    heard: str = ""
 
 
 def page(title: str, body: Sequence[str]) -> str:
@@ -44,12 +36,23 @@ def page(title: str, body: Sequence[str]) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{content}\n</body>\n</html>\n"
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{content}\n</body>\n</html>\n"
     )
 
 
 def heading(text: str) -> str:
-    return f"<h2>{escape(text)}</h2>"
+    return f'<h2 id="{_anchor(text)}">{escape(text)}</h2>'
+
+
+def contents(body: Sequence[str]) -> str:
+    """Return links to the headings among parts of the page."""
+    found = [match for part in body for match in re.findall('^<h2 id="([^"]*)">(.*)</h2>$', part)]
+    links = [f'<a href="#{anchor}">{text}</a>' for anchor, text in found]  # both are escaped
+    return f'<nav aria-label="contents">{" ".join(links)}</nav>'
+
+
+def _anchor(text: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -63,18 +66,34 @@ def facts(pairs: dict[str, object]) -> str:
 
 
 def table(
-    caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), kind: str = "wide"
+    caption: str, header: Sequence[str | Cell], rows: Sequence[Sequence[str | Cell]], numbers: Sequence[int] = (),
+    kind: str = "wide", heads: int = 1, note: str = "",
 ) -> str:
-    """Return a table of texts, `wide` or `narrow`; columns whose indices are in `numbers` are aligned to the right."""
+    """Return a table of texts, `wide` or `narrow`, that scrolls in a box of its own where the page is too narrow.
 
-    def line(cells: Sequence[str], tag: str) -> str:
-        kinds = [' class="number"' if index in numbers else "" for index in range(len(cells))]
-        written = [f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)]
+    Columns whose indices are in `numbers` are aligned to the right; the first `heads` cells of a row say what it is of.
+    """
+
+    def line(cells: Sequence[str | Cell], scopes: Sequence[str]) -> str:
+        written = [_cell(cell, scope, index in numbers)
+                   for index, (cell, scope) in enumerate(zip(cells, scopes, strict=True))]
         return f"<tr>{''.join(written)}</tr>"
 
-    body = "".join(line(row, "td") for row in rows)
-    return (f'<div class="scroll"><table class="{escape(kind)}"><caption>{escape(caption)}</caption>'
-            f"<thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table></div>")
+    scopes = ["row"] * heads + [""] * (len(header) - heads)
+    body = "".join(line(row, scopes) for row in rows)
+    return (f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+            f'<table class="{escape(kind)}"><caption><span>{escape(caption)}</span></caption>'
+            f"<thead>{line(header, ['col'] * len(header))}</thead><tbody>{body}</tbody></table></div>"
+            + (paragraph(note, "soft") if note else ""))
+
+
+def _cell(cell: str | Cell, scope: str, is_number: bool) -> str:
+    cell = cell if isinstance(cell, Cell) else Cell(str(cell))
+    text = f"<b>{escape(cell.text)}</b>" if cell.strong else escape(cell.text)
+    notes = "".join(f"<small>{escape(note)}</small>" for note in cell.notes)
+    tag, told = ("th", f' scope="{scope}"') if scope else ("td", "")
+    told += ' class="number"' if is_number else ""
+    return f"<{tag}{told}>{text}{notes}</{tag}>"
 
 
 def figure(png: bytes, caption: str) -> str:
@@ -82,6 +101,19 @@ def figure(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode("ascii")
     return (f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>")
+
+
+def plot_figure(svg: str, caption: str, signs: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a plot made by `plots`, under the signs of what is in it: (swatch, name)."""
+    entries = "".join(f"<li>{sign}{escape(name)}</li>" for sign, name in signs)
+    legend = f'<ul class="legend">{entries}</ul>' if entries else ""
+    return f"<figure>{legend}{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def waves(rows: Sequence[tuple[str, str]], axis: str, caption: str) -> str:
+    """Return waveforms, (label, SVG) each, one below the other over the same `axis` of time."""
+    drawn = "".join(f"<p>{escape(label)}</p>{svg}" for label, svg in rows)
+    return f'<figure class="waves">{drawn}{axis}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def figures(parts: Sequence[str]) -> str:
@@ -123,3 +155,31 @@ def players(sounds: dict[str, str]) -> str:
 
 def article(title: str, parts: Sequence[str]) -> str:
     return f"<article><h3>{escape(title)}</h3>{''.join(parts)}</article>"
+
+
+def player(label: str, path: str, mp3: bytes | None = None) -> str:
+    """Return a player of a sound that is part of the page as `mp3`, or lies at `path` relative to it."""
+    if mp3 is None:
+        source = f'preload="none" src="{escape(quote(path))}"'
+    else:
+        source = f'preload="metadata" src="data:audio/mpeg;base64,{base64.b64encode(mp3).decode("ascii")}"'
+    return f'<audio controls aria-label="{escape(label)}" {source}></audio>'
+
+
+def cards(parts: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return titled parts side by side, as many as fit."""
+    drawn = [f'<section class="card"><h4>{escape(title)}</h4>{"".join(inside)}</section>' for title, inside in parts]
+    return f'<div class="cards">{"".join(drawn)}</div>'
+
+
+def words(pieces: Sequence[Words]) -> str:
+    """Return what was heard beside what is written, told by signs as well as by colour: -lost, +added, was>heard."""
+    forms = {
+        "same": "{written}",
+        "changed": "<mark>{written}\u2192{heard}</mark>",
+        "lost": "<del>\u2212{written}</del>",
+        "added": "<ins>+{heard}</ins>",
+        "elided": "<i>[\u2026 {written} \u2026]</i>",
+    }
+    told = [forms[piece.kind].format(written=escape(piece.written), heard=escape(piece.heard)) for piece in pieces]
+    return f'<p class="words">{" ".join(told)}</p>'

@@ -1,10 +1,13 @@
 """Speaker models: a recording to a vector that tells voices apart, behind one small interface.
 
-Similarities of different models cannot be compared, so a model carries a name that results repeat.
+Similarities of different models cannot be compared, so a model carries a name that results repeat, and none takes
+another's place by itself.
 """
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +17,7 @@ import soxr
 import torch
 
 from stages.errors import MissingModelError
+from stages.speech.wavlm_tdnn import SUFFIXES, load_wavlm_tdnn
 
 RATE = 16_000
 WINDOW_SECONDS = 30.0  # attention over minutes takes gigabytes
@@ -26,7 +30,10 @@ class SpeakerEmbedder(Protocol):
     name: str
 
     def embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Return float32 [dim] of length 1 for float32 samples [samples] at `sample_rate` Hz."""
+        """Return float32 [dim] of length 1 for float32 samples [samples] at `sample_rate` Hz.
+
+        It is not finite where the model hears no voice, such as in silence.
+        """
         ...
 
 
@@ -35,19 +42,47 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
-class WavLMEmbedder:
-    """WavLM with an x-vector head, such as `microsoft/wavlm-base-plus-sv`: a folder, or a name in the hub's cache.
+class _WindowedEmbedder(ABC):
+    """Hear long speech in windows: the voice is the direction of the mean over equal windows of at most 30 s."""
 
-    The paper's model is WavLM-large with a TDNN, which its authors publish in a format of their own.
-    """
+    def embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        samples = soxr.resample(waveform, sample_rate, RATE)
+        windows = np.array_split(samples, max(1, -(-len(samples) // int(WINDOW_SECONDS * RATE))))
+        vector = np.mean([_unit(self._embed_window(window)) for window in windows], axis=0)
+        return _unit(vector)
+
+    @abstractmethod
+    def _embed_window(self, samples: np.ndarray) -> np.ndarray:
+        """Return the vector [dim] of float32 [samples] at 16 kHz."""
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+class WavLMTDNNEmbedder(_WindowedEmbedder):
+    """The paper's model, WavLM-large with an ECAPA-TDNN, from the file that its authors publish."""
+
+    def __init__(self, file: Path, device: str = "cpu"):
+        _need_transformers()
+        self.name, self._device = file.stem, device
+        self._model = load_wavlm_tdnn(file).to(device)
+
+    @torch.inference_mode()
+    def _embed_window(self, samples: np.ndarray) -> np.ndarray:
+        waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None]
+        return self._model(waveform.to(self._device))[0].cpu().numpy()
+
+
+class WavLMEmbedder(_WindowedEmbedder):
+    """WavLM with an x-vector head, such as `microsoft/wavlm-base-plus-sv`: a folder, or a name in the hub's cache."""
 
     def __init__(self, model: str, device: str = "cpu"):
-        if find_spec("transformers") is None:
-            raise MissingModelError("speaker models need the package `transformers`, which is not installed",
-                                    hint="pip install 'halle[hf]'")
+        _need_transformers()
         if not _is_here(model):
             raise MissingModelError(f"there is no speaker model `{model}` on this machine",
-                                    hint=f"hf download {model}, or name a folder with one")
+                                    hint=f"hf download {model}, or name a folder with one, the file of the paper's "
+                                         f"model, or `{RESEMBLYZER}`, which needs no download")
         from transformers import Wav2Vec2FeatureExtractor, WavLMForXVector
 
         self.name, self._device = Path(model).name, device
@@ -60,17 +95,15 @@ class WavLMEmbedder:
                                          "preprocessor_config.json") from error
 
     @torch.inference_mode()
-    def embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Return the direction of the mean over equal windows of at most 30 s."""
-        samples = soxr.resample(waveform, sample_rate, RATE)
-        windows = np.array_split(samples, max(1, -(-len(samples) // int(WINDOW_SECONDS * RATE))))
-        vector = np.mean([self._embed_window(window) for window in windows], axis=0)
-        return vector / np.linalg.norm(vector)
-
     def _embed_window(self, samples: np.ndarray) -> np.ndarray:
         inputs = self._features(samples, sampling_rate=RATE, return_tensors="pt").to(self._device)
-        vector = self._model(**inputs).embeddings[0].float().cpu().numpy()
-        return vector / np.linalg.norm(vector)
+        return self._model(**inputs).embeddings[0].float().cpu().numpy()
+
+
+def _need_transformers() -> None:
+    if find_spec("transformers") is None:
+        raise MissingModelError("speaker models need the package `transformers`, which is not installed",
+                                hint=f"pip install 'halle[hf]', or choose `{RESEMBLYZER}`")
 
 
 def _is_here(model: str) -> bool:
@@ -95,16 +128,27 @@ class ResemblyzerEmbedder:
             from resemblyzer import VoiceEncoder, preprocess_wav
         except ImportError as error:
             raise MissingModelError("the speaker model `resemblyzer` is not installed",
-                                    hint="pip install resemblyzer (it needs a C compiler)") from error
+                                    hint="pip install 'halle[mos]' webrtcvad 'setuptools<81'; pip install --no-deps "
+                                         "resemblyzer (it needs a C compiler)") from error
         self._encoder, self._prepare = VoiceEncoder("cpu", verbose=False), preprocess_wav
 
     def embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        return self._encoder.embed_utterance(self._prepare(np.array(waveform), sample_rate))
+        """Return what the package itself gives, NaN [256] where its voice detector leaves nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of the logarithm of silence
+            voiced = self._prepare(np.array(waveform), sample_rate)
+        if not len(voiced):
+            return np.full(256, np.nan, np.float32)
+        return self._encoder.embed_utterance(voiced)
 
 
 def load_embedder(name: str, device: str = "cpu") -> SpeakerEmbedder:
-    """Return the speaker model `resemblyzer`, or the WavLM of that folder or name; nothing is downloaded.
+    """Return the speaker model `resemblyzer`, the paper's of a file, or the WavLM of a folder or name.
 
-    Raises `MissingModelError` when its package or its weights are not on this machine.
+    Nothing is downloaded. Raises `MissingModelError` when its package or its weights are not on this machine.
     """
-    return ResemblyzerEmbedder() if name == RESEMBLYZER else WavLMEmbedder(name, device)
+    if name == RESEMBLYZER:
+        return ResemblyzerEmbedder()
+    if Path(name).suffix in SUFFIXES:
+        return WavLMTDNNEmbedder(Path(name), device)
+    return WavLMEmbedder(name, device)

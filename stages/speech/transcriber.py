@@ -10,17 +10,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import soxr
 
-from stages.errors import MissingModelError
+from stages.errors import MissingModelError, UsageError
 
+POCKETSPHINX = "pocketsphinx"
 MAX_PIECE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.2  # a pause is judged by the energy of this much sound
 _HOP_SECONDS = 0.01
-_SILENCE = 1e-4  # peak, -80 dB; recognisers hear words even in zeros
+SILENCE = 1e-4  # peak, -80 dB; recognisers hear words even in zeros
 _FRAME = 0.01  # seconds, Pocketsphinx's own frame
 
 
@@ -61,7 +63,7 @@ class PocketsphinxTranscriber:
     It ranks systems on the same sentences; its absolute error rates are far above those of large models.
     """
 
-    name = "pocketsphinx"
+    name = POCKETSPHINX
     sample_rate = 16_000
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ class PocketsphinxTranscriber:
         return Transcript(" ".join(word.text for word in words), tuple(words))
 
     def _decode(self, piece: np.ndarray, offset_seconds: float) -> list[Word]:
-        if not len(piece) or np.abs(piece).max() < _SILENCE:
+        if not len(piece) or np.abs(piece).max() < SILENCE:
             return []
         pcm = (np.clip(piece, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
         # Without this, noise and cepstral means of earlier pieces leak into this one's words.
@@ -135,7 +137,17 @@ def _quietest(waveform: np.ndarray, sample_rate: int) -> int:
     return (latest + hops_a_pause // 2) * hop
 
 
-_TRANSCRIBERS: dict[str, Callable[[], Transcriber]] = {"pocketsphinx": PocketsphinxTranscriber}
+_TRANSCRIBERS: dict[str, Callable[[], Transcriber]] = {POCKETSPHINX: PocketsphinxTranscriber}
+
+
+def recogniser_in_words(name: str) -> str:
+    """Return a recogniser's name as it is shown, with a warning where its figures are no measure by themselves."""
+    return f"{name}, ranking only" if name == POCKETSPHINX else name
+
+
+def base_language(language: str) -> str:
+    """Return `zh` of `zh-CN`, or of `ZH_cn`."""
+    return language.replace("_", "-").partition("-")[0].lower()
 
 
 def register_transcriber(name: str, make: Callable[[], Transcriber]) -> None:
@@ -143,18 +155,27 @@ def register_transcriber(name: str, make: Callable[[], Transcriber]) -> None:
     _TRANSCRIBERS[name] = make
 
 
-def load_transcriber(name: str) -> Transcriber:
-    """Return the recogniser called `name`, or what `package.module:make` makes; nothing is downloaded.
+def load_transcriber(name: str, language: str = "en", device: str = "cpu") -> Transcriber:
+    """Return the recogniser called `name`, that of `transformers` in a folder or in the hub's cache, or one's own.
 
-    Raises `MissingModelError` when there is none of that name or its package is not installed.
+    One's own is what `package.module:make` makes. Nothing is downloaded. Raises `MissingModelError` when there is
+    none of that name or its package is not installed, `UsageError` when it does not know the language.
     """
+    if name == POCKETSPHINX and base_language(language) != "en":
+        raise UsageError(f"`{name}` hears English only, got the language `{language}`",
+                         hint="--transcriber openai/whisper-large-v3, or another that knows it")
     if name in _TRANSCRIBERS:
         return _TRANSCRIBERS[name]()
+    if "/" in name or Path(name).is_dir():
+        from stages.speech.hub_transcriber import HubTranscriber
+
+        return HubTranscriber(name, base_language(language), device)
     if ":" not in name:
         known = ", ".join(f"`{known}`" for known in sorted(_TRANSCRIBERS))
         raise MissingModelError(
             f"expected a recogniser out of {known}, got `{name}`",
-            hint="use one of these, or name your own as package.module:function",
+            hint="use one of these, a model of transformers such as openai/whisper-large-v3 or its folder, or name "
+                 "your own as package.module:function",
         )
     module_name, _, function = name.partition(":")
     try:

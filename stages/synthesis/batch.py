@@ -17,7 +17,7 @@ from stages.audio.io import AudioError
 from stages.config.resolve import flatten, running_keys
 from stages.config.stage_configs import SynthConfig
 from stages.errors import HalleError, UsageError
-from stages.metrics.test_set import file_stem
+from stages.metrics.cases import file_stem
 from stages.progress import Progress
 from stages.randomness import derive_seed
 from stages.synthesis.long_script import has_words
@@ -145,14 +145,14 @@ def settings_of(config: SynthConfig) -> str:
     return fingerprint_of({key: value for key, value in flatten(config).items() if key not in free})
 
 
-def known_rows(config: SynthConfig, items: Sequence[Item], complete: bool) -> dict[str, dict]:
-    """Return the journal's rows of items that need not be spoken again.
+def known_rows(config: SynthConfig, items: Sequence[Item], complete: bool, mend: bool = True) -> dict[str, dict]:
+    """Return the journal's rows of items that need not be spoken again; see `read_journal` for `mend`.
 
     Those are finished texts, and unfinished ones that were spoken under these very settings. What was refused is
     tried again unless the whole was complete then.
     """
     wanted, settings = {item.id: item for item in items}, settings_of(config)
-    rows = {row["id"]: row for row in read_journal(Path(config.out) / ITEMS)}
+    rows = {row["id"]: row for row in read_journal(Path(config.out) / ITEMS, mend)}
     return {row["id"]: row for row in rows.values()
             if row["id"] in wanted and row["inputs"] == wanted[row["id"]].inputs
             and _still_holds(row, settings, complete, config)}

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from stages.artifacts.storage import write_text
+from stages.speech.alignment import equal_words, spoken_words, timed_words
 from stages.speech.transcriber import Transcriber
-from stages.synthesis.alignment import equal_words, spoken_words, timed_words
 from stages.synthesis.long_script import Sentence
 from stages.synthesis.takes import Speech, SpokenPiece
 

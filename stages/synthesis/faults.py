@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from stages.config.verification import VerificationConfig
-from stages.synthesis.alignment import Alignment, Gap, equal_words, num_letters
+from stages.speech.alignment import Alignment, Gap, equal_words, num_letters
 
 FaultKind = Literal["skipped", "repeated", "inserted", "leaked", "unclear", "silence", "loop", "length", "unfinished"]
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from stages.artifacts.run_dir import versions
-from stages.artifacts.storage import FORMAT_VERSION, write_json
+from stages.artifacts.storage import FORMAT_VERSION, read_json, write_json
 from stages.audio.io import write_audio
 from stages.config.stage_configs import SynthConfig
-from stages.errors import MissingModelError
-from stages.speech.transcriber import Transcriber, load_transcriber
+from stages.errors import HalleError
+from stages.speech.transcriber import Transcriber
 from stages.synthesis.captions import TimedSentence, caption_files, time_sentences, write_captions
+from stages.synthesis.listener import find_listener
 from stages.synthesis.model import SpeechModel
 from stages.synthesis.pipeline import SYNTHETIC
 from stages.synthesis.takes import Script, Speech
-from stages.synthesis.verify import NO_TRANSCRIBER
-
-log = logging.getLogger("halle.synth")
 
 
 class SpeechWriter:
@@ -25,10 +22,11 @@ class SpeechWriter:
 
     def __init__(self, config: SynthConfig, model: SpeechModel):
         self.config, self.model = config, model
-        self.transcriber = _listener(config) if config.captions != "none" else None
+        self.transcriber = caption_listener(config)
 
     def write(self, speech: Speech, script: Script, audio: Path, report: Path) -> dict:
         """Write the audio, its captions and last its report, which is returned."""
+        _remove_old_captions(audio, report)
         write_audio(audio, speech.generated, speech.sample_rate, comment=SYNTHETIC)
         content = self._report(speech, script, audio)
         if self.config.captions != "none":
@@ -66,14 +64,21 @@ class SpeechWriter:
                 "sentences": [sentence.to_row() for sentence in sentences]}
 
 
-def _listener(config: SynthConfig) -> Transcriber | None:
-    if config.transcriber == NO_TRANSCRIBER:
-        return None
+def caption_listener(config: SynthConfig) -> Transcriber | None:
+    """Return the recogniser that times captions, if there shall be any."""
+    return find_listener(config, "times in captions will be estimates")[0] if config.captions != "none" else None
+
+
+def _remove_old_captions(audio: Path, report: Path) -> None:
+    """Remove the captions that an old report says were written: they are of other speech."""
     try:
-        return load_transcriber(config.transcriber)
-    except MissingModelError as error:
-        log.warning("times in captions will be estimates: %s", error.message)
-        return None
+        old = read_json(report) if report.is_file() else {}
+    except HalleError:  # no report of ours
+        return
+    written = old.get("captions", ()) if isinstance(old, dict) and old.get("synthetic") else ()
+    for file in caption_files(audio, "both"):
+        if file.name in written:
+            file.unlink(missing_ok=True)
 
 
 def output_files(audio: Path, report: Path, config: SynthConfig) -> list[Path]:

@@ -60,12 +60,6 @@ class SpeechPipeline:
                 reading.accept(take)
         return [reading.speech() for reading in readings]
 
-    def speak_piece(self, text: str, prompt: Prompt, seed: int) -> Take:
-        """Speak a text in one pass, without splitting it."""
-        prefix = Prefix(prompt.text, prompt.streams, len(prompt.waveform))
-        request = self.request(text, prefix, seed, self.max_frames(), expected_frames=self.max_frames())
-        return next(iter(self.takes([request])))
-
     def continue_from(self, take: Take, frame: int, seed: int) -> Take:
         """Speak a take's request again from `frame` on: its earlier codes are kept, what follows is drawn with `seed`.
 

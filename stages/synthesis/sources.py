@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,44 +24,64 @@ from stages.codec.reconstruction import reconstruct_whole
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.stage_configs import EvalConfig
 from stages.errors import UsageError
-from stages.metrics.scoring import RECORDINGS, Output, Sound, resample
-from stages.metrics.test_set import Case, Hypotheses, cut_prompt, match_hypotheses
+from stages.metrics.cases import Case, cut_prompt
+from stages.metrics.hypotheses import Hypotheses, match_hypotheses
+from stages.metrics.prompt_lengths import Prompted
+from stages.metrics.sounds import RECORDINGS, Output, Sound, resample
 from stages.randomness import derive_seed
 from stages.synthesis.model import find_codec, find_parts, load_speech_model
+from stages.synthesis.peak_memory import MemoryMeter
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
 
-# Say one case, given the test set's recording of it; None when there is nothing for it.
-Speak = Callable[[Case, Sound], Output | None]
+# Say one case for the n-th time (from 1), given the test set's recording of it if it has one; None when there is
+# nothing for it.
+Speak = Callable[[Case, Sound | None, int], Output | None]
 
 
 @dataclass(frozen=True)
 class Source:
     """Who speaks. `open` loads what is needed and returns the function that speaks; no model is loaded before.
 
-    `full_name` tells sources of one name apart. `timed` tells that outputs say how long they took; `unknown_files`
-    belong to no utterance of the test set.
+    `full_name` tells sources of one name apart. `speaks` tells that it is a model that samples: its outputs say how
+    long they took, and another take is another reading. `contents` are hashes of the files that outputs are copied
+    from, by id; `unknown_files` belong to no utterance of the test set, and `files` says how the others were matched.
+    `prompted` tells a model with prompts of one length from itself with others.
     """
 
     name: str
     what: str
     fingerprint: str
     open: Callable[[torch.device], Speak]
-    timed: bool = False
-    unknown_files: tuple[str, ...] = field(default=())
+    speaks: bool = False
+    unknown_files: tuple[str, ...] = ()
     full_name: str = ""
+    files: str = ""
+    contents: Mapping[str, str] | None = None
+    prompted: Prompted | None = None
+
+    @property
+    def facts(self) -> dict:
+        """What scores.json says of it."""
+        return {"what": self.what, "fingerprint": self.fingerprint, "unknown_files": list(self.unknown_files),
+                "prompted": asdict(self.prompted) if self.prompted else None}
+
+    def made_of(self, case: Case) -> str:
+        """Identify what an output is made of: when that has changed, it is made anew."""
+        return self.fingerprint if self.contents is None else self.contents.get(case.id, "")
 
 
-def find_sources(config: EvalConfig, utterances: Sequence[Utterance]) -> tuple[Source, ...]:
+def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...]:
     """Return the sources that the settings name, their inputs checked, without loading a model."""
-    if config.hypotheses:
-        folder = Path(config.hypotheses)
-        sources = [hypotheses_source(folder, match_hypotheses(utterances, folder))]
-    elif config.setting == "reconstruction":
-        paths = (find_codec(config), *config.further_codecs)
-        sources = [codec_source(path) for path in paths]
-    else:
-        sources = [model_source(config)]
+    sources = []
+    if not config.hypotheses or config.model or config.codec or config.ar or config.nar:
+        sources = [codec_source(path) for path in (find_codec(config), *config.further_codecs)] \
+            if config.setting == "reconstruction" else model_sources(config)
+    folders = [Path(folder) for folder in config.hypotheses]
+    names = config.names or [folder.resolve().name for folder in folders]
+    given_seconds = config.prompt_seconds if config.with_prompt else 0.0
+    sources += [hypotheses_source(folder, match_hypotheses(cases, folder), name, given_seconds)
+                for folder, name in zip(folders, names, strict=True)]
     return told_apart(sources)
 
 
@@ -71,22 +91,28 @@ def told_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
     named = tuple(source if names[source.name] == 1 else replace(source, name=source.full_name or source.what)
                   for source in sources)
     if len({source.name for source in named}) < len(named):
-        raise UsageError(f"expected different codecs, got `{named[0].name}` more than once")
+        twice = next(name for name, count in Counter(source.name for source in named).items() if count > 1)
+        raise UsageError(f"expected different systems, got `{twice}` more than once")
     return named
 
 
-def hypotheses_source(folder: Path, hypotheses: Hypotheses) -> Source:
-    """Return the audio files of `folder` as they are."""
-    what = (f"audio in {folder}: {len(hypotheses.matched)} matched, {len(hypotheses.missing)} missing, "
-            f"{len(hypotheses.unknown)} of no utterance")
+def hypotheses_source(folder: Path, hypotheses: Hypotheses, name: str, given_seconds: float = 0.0) -> Source:
+    """Return the audio files of `folder` as they are; the first `given_seconds` of each are the prompt."""
+    what = f"audio in {folder}: {hypotheses.in_words}"
 
-    def speak(case: Case, recording: Sound) -> Output | None:
-        file = hypotheses.matched.get(case.utterance.id)
-        return Output(Sound(read_audio(file), audio_info(file).sample_rate)) if file else None
+    def speak(case: Case, recording: Sound | None, take: int) -> Output | None:
+        file = hypotheses.matched.get(case.id)
+        if file is None:
+            return None
+        sound = Sound(read_audio(file), audio_info(file).sample_rate)
+        if sound.seconds <= given_seconds:
+            raise UsageError(f"its {sound.seconds:.2f} s are not longer than the prompt of {given_seconds:g} s")
+        return Output(sound, round(given_seconds * sound.sample_rate))
 
-    contents = {utterance_id: sha256_file(file) for utterance_id, file in hypotheses.matched.items()}
-    return Source(folder.resolve().name, what, fingerprint_of(contents), lambda _: speak,
-                  unknown_files=hypotheses.unknown)
+    contents = {utterance_id: fingerprint_of([sha256_file(file), given_seconds])
+                for utterance_id, file in hypotheses.matched.items()}
+    return Source(name, what, fingerprint_of(contents), lambda _: speak, unknown_files=hypotheses.unknown,
+                  full_name=f"audio in {folder}", contents=contents, files=hypotheses.in_words)
 
 
 def codec_source(path: str) -> Source:
@@ -94,7 +120,7 @@ def codec_source(path: str) -> Source:
 
     def open_codec(device: torch.device) -> Speak:
         codec = for_inference(load_codec(path).to(device))
-        return lambda case, recording: Output(reconstruct(codec, recording))
+        return lambda case, recording, take: Output(reconstruct(codec, recording))
 
     fingerprint = fingerprint_of(["codec", _codec_fingerprint(path)])
     what = f"codec {path}: {rates_in_words(load_codec(path))}"
@@ -113,18 +139,32 @@ def reconstruct(codec: Codec, recording: Sound) -> Sound:
     return Sound(reconstruct_whole(codec, waveform), codec.sample_rate)
 
 
+def model_sources(config: EvalConfig) -> list[Source]:
+    """Return the model, or one source for each length of prompt that it is to be compared with."""
+    if not config.prompt_lengths:
+        return [model_source(config)]
+    found = []
+    for seconds in config.prompt_lengths:
+        source = model_source(config.model_copy(update={"prompt_seconds": seconds}))
+        found.append(replace(source, name=f"{source.name}, prompt {seconds:g} s",
+                             fingerprint=fingerprint_of([source.fingerprint, seconds]),
+                             prompted=Prompted(source.name, seconds)))
+    return found
+
+
 def model_source(config: EvalConfig) -> Source:
     """Return a whole model, prompted as the setting says."""
     parts = find_parts(config)
     fingerprints = part_fingerprints(parts)
 
     def open_model(device: torch.device) -> Speak:
+        memory = MemoryMeter(device)
         model = load_speech_model(config, device)
-        return Prompter(SpeechPipeline(model, config), model.codec, config, model.loudness_db)
+        return Prompter(SpeechPipeline(model, config), model.codec, config, model.loudness_db, memory)
 
     folder = config.model or os.environ.get("HALLE_MODEL") or str(Path(parts["ar"]).parent)
     what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
-    return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, timed=True)
+    return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, speaks=True)
 
 
 @dataclass(frozen=True)
@@ -135,19 +175,22 @@ class Prompter:
     codec: Codec
     config: EvalConfig
     loudness_db: float | None = None
+    memory: MemoryMeter = field(default_factory=MemoryMeter)
 
-    def __call__(self, case: Case, recording: Sound) -> Output:
-        utterance, continuing = case.utterance, self.config.setting == "continuation"
+    def __call__(self, case: Case, recording: Sound | None, take: int = 1) -> Output:
+        continuing = self.config.setting == "continuation"
         waveform, text = self._beginning(recording) if continuing else self._other(case.prompt)
-        name = (case.prompt or utterance).id
+        name = case.prompt.id if case.prompt else case.id
         prompt = encode_prompt(waveform, text, self.codec, name=name, loudness_db=self.loudness_db)
-        began = time.perf_counter()
-        speech = self.pipeline.speak(utterance.text, prompt, derive_seed(self.config.seed, "eval", utterance.id))
-        seconds = time.perf_counter() - began
+        seed = derive_seed(self.config.seed, "eval", case.id, *([take] if take > 1 else []))
+        with self.memory.watch() as peak:
+            began = time.perf_counter()
+            speech = self.pipeline.speak(case.text, prompt, seed)
+            seconds = time.perf_counter() - began
         if len(speech.waveform) <= speech.prompt_samples:
             raise UsageError("the model generated nothing")
         waveform, given = (speech.waveform, speech.prompt_samples) if continuing else (speech.generated, 0)
-        return Output(Sound(waveform, speech.sample_rate), given, seconds, speech.stop_reason)
+        return Output(Sound(waveform, speech.sample_rate), given, seconds, speech.stop_reason, peak.num_bytes)
 
     def _beginning(self, recording: Sound) -> tuple[np.ndarray, str]:
         """Return the first seconds of the recording, without a text: the text to speak holds it already."""

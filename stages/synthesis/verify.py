@@ -16,11 +16,11 @@ import numpy as np
 
 from stages.config.stage_configs import SynthConfig
 from stages.config.verification import VerificationConfig
-from stages.errors import MissingModelError
 from stages.randomness import derive_seed
-from stages.speech.transcriber import Transcriber, load_transcriber
-from stages.synthesis.alignment import align, num_letters, spoken_words, timed_words
+from stages.speech.alignment import align, num_letters, spoken_words, timed_words
+from stages.speech.transcriber import Transcriber
 from stages.synthesis.faults import Fault, find_loop, find_silences, length_faults, word_faults
+from stages.synthesis.listener import find_listener
 from stages.synthesis.takes import Take
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("halle.synth")
 
-NO_TRANSCRIBER = "none"
 _BACK_SECONDS = 1.0  # further back with every new take that was no better: the mistake may have begun unheard
 
 
@@ -180,21 +179,10 @@ def _pace_of(prompt: Sequence[str], seconds: float, settings: VerificationConfig
 
 
 def make_verifier(config: SynthConfig) -> Verifier | None:
-    """Return what checks every pass, when the settings ask for it.
-
-    Raises `MissingModelError` for a recogniser that cannot be had, unless it is the one that nobody chose.
-    """
+    """Return what checks every pass, when the settings ask for it. See `find_listener` for what may be missing."""
     if not config.verify:
         return None
-    transcriber, without = None, "not wanted"
-    if config.transcriber != NO_TRANSCRIBER:
-        try:
-            transcriber = load_transcriber(config.transcriber)
-        except MissingModelError as error:
-            if config.transcriber != SynthConfig().transcriber:
-                raise
-            without = str(error)
-            log.warning("%s: only silences, loops and the length of the speech can be verified", error)
+    transcriber, without = find_listener(config, "only silences, loops and the length of the speech can be verified")
     return Verifier(transcriber, config.verify_attempts, config.verification, without)
 
 
@@ -205,4 +193,5 @@ def in_short(report: dict) -> dict[str, str]:
         return {}
     again = sum(len(one["takes"]) > 1 for one in found)
     left = sum(len(one["takes"][one["chosen"]]["faults"]) for one in found)
-    return {"verified": f"{len(found)} passes, {again} of them spoken again, {left} faults left"}
+    passes, faults = f"{len(found)} pass{'es' * (len(found) != 1)}", f"{left} fault{'s' * (left != 1)}"
+    return {"verified": f"{passes}, {again} of them spoken again, {faults} left"}

@@ -19,8 +19,8 @@ def settings(folder, **changes) -> RunConfig:
     return RunConfig(out=str(folder), device="cpu", **changes)
 
 
-def make_finished(folder, **changes):
-    with claim_output(STAGE, settings(folder, **changes), {"data": "f" * 64}) as output:
+def make_finished(folder, stage=STAGE, **changes):
+    with claim_output(stage, settings(folder, **changes), {"data": "f" * 64}) as output:
         write_text(folder / "result.txt", "done")
         output.finish()
     return folder
@@ -92,6 +92,13 @@ def test_the_hint_names_every_difference_and_an_unknown_one_is_refused(tmp_path)
     assert caught.value.hint.endswith("--allow-change seed --allow-change data")
     with pytest.raises(UsageError, match="did you mean `seed`"):
         check_output(STAGE, settings(tmp_path / "run", allow_change=("sed",)), {})
+
+
+def test_a_stage_whose_result_cannot_be_of_two_settings_is_not_told_to_allow_it(tmp_path):
+    make_finished(tmp_path / "run", "tokenize")
+    with pytest.raises(UsageError) as caught:
+        check_output("tokenize", settings(tmp_path / "run", seed=1), {})
+    assert caught.value.hint == "choose another --out, or --restart (the old result is moved aside)"
 
 
 def test_a_difference_between_blocks_is_shown_without_brackets(tmp_path):

@@ -37,7 +37,7 @@ from stages.config.stage_configs import SpeechConfig
 from stages.lm.ar import ARModel
 from stages.lm.delay import delay
 from stages.lm.generate import Generation, Sampling, generate_batch
-from stages.lm.inference import GraphedSteps, for_speaking, weight_dtype
+from stages.lm.inference import GraphedSteps, load_for_speaking, weight_dtype
 from stages.lm.nar import NARModel, Refinement, refine
 
 PROMPT_SECONDS, WINDOW_SECONDS, LATENT_RATE = 3.0, 28.0, 48.0
@@ -215,6 +215,16 @@ def make_codec(system: str) -> Codec:
     return codec.eval()
 
 
+def ready(model: nn.Module, precision: str) -> nn.Module:
+    """Return a model that is in memory already as one that is loaded to speak; its layers are replaced in place."""
+    model = model.to(weight_dtype(precision))
+    return load_for_speaking(model, _read_nothing, next(model.parameters()).device, precision)
+
+
+def _read_nothing(name: str) -> torch.Tensor:
+    raise KeyError(name)
+
+
 def make_systems(sizes: Sizes, precision: str) -> dict[str, System]:
     """Return both systems; their AR models share the transformer, which is most of the memory."""
     dtype = weight_dtype(precision)
@@ -222,8 +232,8 @@ def make_systems(sizes: Sizes, precision: str) -> dict[str, System]:
     valle = make_ar(sizes, 1, dtype, around=halle.transformer)
     systems = {}
     for name, ar, mode in (("halle", halle, "cross"), ("valle", valle, "prefix")):
-        nar = for_speaking(make_nar(sizes, mode, dtype), precision)
-        systems[name] = System(for_speaking(ar, precision), nar, for_inference(make_codec(name)))
+        nar = ready(make_nar(sizes, mode, dtype), precision)
+        systems[name] = System(ready(ar, precision), nar, for_inference(make_codec(name)))
     return systems
 
 
@@ -290,7 +300,7 @@ def measure_step(sizes: Sizes, precision: str, turns: int, with_musicgen: bool) 
     dtype = weight_dtype(precision)
     ar = make_ar(sizes, 6, dtype)
     num_bytes = weight_bytes(ar)
-    state, column = open_state(for_speaking(ar, precision)), torch.randint(1024, (1, 6))
+    state, column = open_state(ready(ar, precision)), torch.randint(1024, (1, 6))
     read, linear_bytes = linear_rate(sizes.ar, dtype)
     sides = {"ours": lambda: ar.advance(column, state), "linear": read}
     if with_musicgen:
@@ -311,7 +321,7 @@ def measure_step(sizes: Sizes, precision: str, turns: int, with_musicgen: bool) 
 @torch.inference_mode()
 def measure_gpu(sizes: Sizes, turns: int) -> None:
     """Share of the memory bandwidth, that of a copy, which one step in bfloat16 takes."""
-    ar = for_speaking(make_ar(sizes, 6, torch.bfloat16).cuda(), "bf16")
+    ar = ready(make_ar(sizes, 6, torch.bfloat16).cuda(), "bf16")
     state, column = open_state(ar, 1024), torch.randint(1024, (1, 6), device="cuda")
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
@@ -373,7 +383,7 @@ def measure_divergence(run: str, store: str, precision: str = "int8", num_uttera
         checkpoint = load_checkpoint(run, "ar")
         model = ARModel(ARConfig.model_validate(checkpoint.architecture["model"]))
         model.load_state_dict(checkpoint.tensors)
-        models.append(for_speaking(model, kind))
+        models.append(ready(model, kind))
     tokens, total, count = open_store(store), 0.0, 0
     for index in range(min(num_utterances, len(tokens))):
         utterance = tokens.utterance(index)

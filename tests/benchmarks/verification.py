@@ -146,8 +146,8 @@ def main() -> None:
     parser.add_argument("--codec", help="whose lowest stream is searched for loops")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = [row for row in read_test_set(Path(options.data), only=options.only)[0].utterances
-            if row.duration >= LEAST_SECONDS]
+    rows = [case.recording for case in read_test_set(Path(options.data), only=options.only).cases
+            if case.recording.duration >= LEAST_SECONDS]
     order = np.random.default_rng(options.seed).permutation(len(rows))[: options.items]
     chosen = [rows[index] for index in order]
     transcriber = load_transcriber(options.transcriber)

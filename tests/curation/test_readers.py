@@ -137,12 +137,25 @@ def test_a_layout_can_be_forced(tmp_path):
     refusal(tmp_path, layout="vctk")
 
 
-def test_recordings_without_transcripts_are_refused_with_what_was_looked_for(tmp_path):
+def test_recordings_without_transcripts_are_curated_whole(tmp_path):
+    for name in ("b.wav", "sub/a.wav", "sub/c.wav", "sub/c.flac", "out/clips/b-0001.flac"):
+        record(tmp_path / name)
+    corpus = read(tmp_path, out=str(tmp_path / "out"))
+    assert corpus.layout == "recordings"
+    expected = [("b", "b.wav"), ("sub_a", "sub/a.wav"), ("sub/c.flac", "sub/c.flac"), ("sub/c.wav", "sub/c.wav")]
+    assert [(recording.id, recording.source) for recording in corpus.recordings] == expected
+    assert all(recording.text is None for recording in corpus.recordings)
+    alone = read(tmp_path / "sub" / "a.wav")
+    assert (alone.layout, rows_of(alone)) == ("recordings", [("a", "a.wav", None, "unknown", None)])
+
+
+def test_metadata_without_texts_keeps_what_it_says_of_the_recordings(tmp_path):
     record(tmp_path / "a.wav")
-    error = refusal(tmp_path)
-    assert "1 recordings but no transcripts" in error.message and "metadata.jsonl" in error.message
-    write_lines(tmp_path / "metadata.jsonl", {"file_name": "a.wav", "duration": 3.0})
-    assert "1 recordings but no transcripts" in refusal(tmp_path).message
+    write_lines(tmp_path / "metadata.jsonl", {"file_name": "a.wav", "duration": 3.0, "license": "CC0"})
+    corpus = read(tmp_path)
+    assert (corpus.layout, corpus.recordings[0].extra) == ("recordings", {"license": "CC0"})
+    write_lines(tmp_path / "metadata.jsonl", {"file_name": "a.wav", "start": 1.0, "duration": 1.0})
+    assert "--layout recordings" in refusal(tmp_path).hint
 
 
 def test_an_empty_and_a_missing_source_are_told_apart(tmp_path):

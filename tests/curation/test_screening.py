@@ -11,8 +11,8 @@ import soundfile
 from tiny_corpora import record, sentence, settings, voice
 
 from stages.curation.recordings import Recording
-from stages.curation.screening import FILTERS, chars_per_second, measure, screen
-from stages.curation.tables import clean_text, text_key
+from stages.curation.screening import FILTERS, measure, screen
+from stages.text.tables import chars_per_second, clean_text, text_key
 
 RATE = 24_000
 

@@ -12,8 +12,8 @@ from tiny_corpora import settings
 from stages.curation.recordings import Recording
 from stages.curation.screening import Take
 from stages.curation.splits import assign_splits, hash_splits, texts_in_several_splits
-from stages.curation.tables import text_key
 from stages.errors import UsageError
+from stages.text.tables import text_key
 
 
 def take(index: int, text: str, speaker: str = "a", split: str | None = None) -> Take:

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from stages.audio.io import audio_info, read_audio
-from stages.curation.tables import text_key
+from stages.text.tables import text_key
 
 MINI = Path(__file__).parents[2] / "examples" / "mini"
 GLOSS = '00001740 03 n 01 entity 0 001 ~ 00001930 n 0000 | that which is; "{}"; "{}"\n'

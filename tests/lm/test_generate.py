@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_lm import SIZE, STREAMS, make_ar, utterance
+from tiny_lm import SIZE, STREAMS, make_ar, ready, utterance
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -10,7 +10,6 @@ from stages.config.models import ARConfig, TransformerConfig
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, draw, generate, generate_batch, truncate
-from stages.lm.inference import for_speaking
 
 
 def seeded(seed=0):
@@ -104,7 +103,7 @@ def test_a_batch_generates_what_each_text_gives_alone():
         assert (item.stop_reason, item.steps) == (alone.stop_reason, alone.steps)
 
 
-@pytest.mark.parametrize("prepare", [lambda model: model, for_speaking])
+@pytest.mark.parametrize("prepare", [lambda model: model, ready])
 def test_the_same_seeds_give_the_same_codes_in_batches_of_1_4_and_8(prepare):
     model = prepare(make_ar())
     jobs = [utterance(2 + 3 * item % 8, 5 * item % 7, seed=item) for item in range(8)]

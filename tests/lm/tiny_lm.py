@@ -4,6 +4,7 @@ import torch
 
 from stages.config.models import ARConfig, TransformerConfig
 from stages.lm.ar import ARModel
+from stages.lm.inference import load_for_speaking
 
 SIZE, STREAMS = 11, 6
 TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
@@ -19,6 +20,12 @@ def make_ar(num_codebooks=STREAMS, attention="causal"):
         text_attention=attention,
     )
     return ARModel(config).eval()
+
+
+def ready(model, precision="fp32"):
+    """Return a model as it speaks; it is changed."""
+    state = dict(model.state_dict())
+    return load_for_speaking(model.to("meta"), state.__getitem__, torch.device("cpu"), precision)
 
 
 def utterance(num_tokens, num_frames, num_codebooks=STREAMS, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stages.metrics.base import MetricInput
-from stages.metrics.duration import DurationDistance, RealTimeFactor
+from stages.metrics.duration import DurationDistance, PeakMemory, RealTimeFactor
 from stages.metrics.summary import summarise
 
 RATE = 100
@@ -56,3 +56,18 @@ def test_the_real_time_factor_of_a_set_is_total_time_over_total_speech():
 def test_nothing_generated_has_no_real_time_factor():
     measured = RealTimeFactor().measure(item(3, 3, prompt_samples=3 * RATE, seconds_to_make=1.0))
     assert measured.value is None and measured.reason
+
+
+def test_the_peak_memory_of_a_set_is_the_most_that_any_utterance_took_in_mebibytes():
+    metric = PeakMemory()
+    measured = [metric.measure(item(1, 1, peak_memory=mebibytes * 2**20)) for mebibytes in (3, 700, 12)]
+    assert [each.value for each in measured] == [3.0, 700.0, 12.0]
+    assert summarise(metric, measured).value == 700.0
+    unseen = metric.measure(item(1, 1, peak_memory=0))
+    assert unseen.value is None and "held before" in unseen.reason
+
+
+@pytest.mark.parametrize("metric", [RealTimeFactor(), PeakMemory()], ids=lambda metric: metric.name)
+def test_a_cost_that_nobody_measured_has_no_value_and_a_reason(metric):
+    measured = metric.measure(item(3, 3))
+    assert measured.value is None and "nobody says how" in measured.reason

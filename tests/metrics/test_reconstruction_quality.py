@@ -54,7 +54,7 @@ def test_what_cannot_be_compared_has_no_value_and_a_reason(metric, voice):
     cases = {
         "the output is silent": (voice, silence),
         "the reference is silent": (silence, voice),
-        "shorter than 0.4 s": (voice[:6000], voice[:6000]),
+        "the reference is shorter than 0.4 s": (voice[:6000], voice[:6000]),
         "lengths differ": (voice, voice[: RATE // 2 + RATE]),
         "the output is not finite": (voice, np.where(np.arange(len(voice)) == 5, np.nan, voice)),
     }
@@ -74,6 +74,14 @@ def test_pesq_without_speech_in_it_has_a_reason(voice):
     click = np.concatenate([voice[:3000], np.zeros(RATE, np.float32)])
     measured = PESQ().measure(pair(click, click))
     assert measured.value is None and "no speech" in measured.reason
+
+
+@needs_pesq
+def test_the_crash_of_pesq_on_more_than_50_bursts_becomes_a_reason():
+    t = np.arange(30 * RATE) / RATE
+    bursts = (0.2 * np.sin(2 * np.pi * 300 * t) * (t % 0.5 < 0.25)).astype(np.float32)  # 60 of a quarter second
+    measured = PESQ().measure(pair(bursts, noisy(bursts, 0.001)))
+    assert measured.value is None and "crashed" in measured.reason
 
 
 def test_a_crash_of_pesq_becomes_a_reason(monkeypatch, tmp_path, voice):

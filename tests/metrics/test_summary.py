@@ -5,7 +5,14 @@ import pytest
 
 from stages.metrics.base import Measurement, Metric
 from stages.metrics.intelligibility import CorpusWER
-from stages.metrics.summary import bootstrap_interval, paired_difference, summarise
+from stages.metrics.summary import (
+    bootstrap_interval,
+    drawn_takes,
+    drawn_texts,
+    paired_difference,
+    summarise,
+    takes_by_text,
+)
 
 
 class Plain(Metric):
@@ -25,7 +32,8 @@ def test_the_interval_covers_the_true_mean_in_about_95_of_100_experiments():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
-        low, high = bootstrap_interval(rng.normal(3.0, 1.0, (40, 1)), lambda rows: rows.mean(), rng, 300)
+        draws = drawn_texts(takes_by_text(range(40)), rng, 300)
+        low, high = bootstrap_interval(rng.normal(3.0, 1.0, (40, 1)), lambda rows: rows.mean(), draws)
         covered += low <= 3.0 <= high
     assert 0.88 <= covered / 200 <= 0.99
 
@@ -99,3 +107,134 @@ def test_the_paired_interval_holds_the_true_difference_in_about_95_of_100_experi
         covered += low <= 1.0 <= high
         assert high - low < 2.0  # the spread of `hard` would make it five times as wide
     assert 0.88 <= covered / 150 <= 0.99
+
+
+# ---- several takes of a text
+
+
+def spoken(values):
+    """Return measurements and the texts they are of, from a row of values a text."""
+    texts = [text for text, takes in enumerate(values) for _ in takes]
+    return measured(*(float(value) for takes in values for value in takes)), texts
+
+
+def slow_interval(values, chosen_takes, seed, num_resamples, texts_drawn):
+    """The bootstrap by its definition, one draw at a time: of whole texts, or of `chosen_takes` in every text."""
+    generator, means = np.random.default_rng(seed), []
+    for _ in range(num_resamples):
+        texts = generator.integers(0, len(values), len(values)) if texts_drawn else range(len(values))
+        heard = []
+        for text in texts:
+            heard += list(chosen_takes(generator, values[text]))
+        means.append(sum(heard) / len(heard))
+    return np.quantile(means, [0.025, 0.975])
+
+
+def test_intervals_are_those_of_the_bootstrap_by_its_definition():
+    """With ragged takes, which the fast way pads."""
+    rng = np.random.default_rng(6)
+    values = [rng.normal(rng.normal(0, 1), 1, count).tolist() for count in (3, 1, 2, 3, 3, 2, 1, 3) * 3]
+    measurements, texts = spoken(values)
+    score = summarise(Plain(), measurements, seed=1, bootstrap_samples=4000, texts=texts)
+    whole = slow_interval(values, lambda _, takes: takes, 2, 4000, texts_drawn=True)
+    assert score.interval == pytest.approx(whole, abs=0.05)
+
+    def one_less(generator, takes):
+        return generator.choice(takes, max(1, len(takes) - 1))
+
+    assert score.seed_interval == pytest.approx(slow_interval(values, one_less, 2, 4000, False), abs=0.05)
+    width = score.interval[1] - score.interval[0]
+    assert width > 0.7 and score.seed_interval[1] - score.seed_interval[0] < 0.8 * width
+
+
+def test_with_one_take_each_the_interval_is_that_over_utterances():
+    values = np.random.default_rng(7).normal(0, 1, 25)
+    draws = np.random.default_rng(3).integers(0, 25, size=(1000, 25))
+    expected = np.quantile([values[draw].mean() for draw in draws], [0.025, 0.975])
+    for texts in (None, [f"text-{index}" for index in range(25)]):
+        score = summarise(Plain(), measured(*values.tolist()), seed=3, texts=texts)
+        assert score.interval == pytest.approx(expected) and score.seed_interval is None
+        assert (score.texts, score.takes) == (25, 1)
+
+
+def test_saying_the_same_again_tells_nothing_new_and_other_takes_do():
+    """The same value three times is one text's; taken for three texts, it would narrow the interval by 0.58."""
+    rng = np.random.default_rng(8)
+    once = rng.normal(0, 1, (30, 1))
+    widths = {}
+    for name, values in {"once": once, "copied": once.repeat(3, axis=1),
+                         "again": np.hstack([once, rng.normal(0, 1, (30, 2))])}.items():
+        score = summarise(Plain(), *spoken(values)[:1], texts=spoken(values)[1])
+        widths[name] = score.interval[1] - score.interval[0]
+        if name == "copied":
+            assert score.seed_interval == pytest.approx((score.value, score.value))
+    assert widths["copied"] == pytest.approx(widths["once"])
+    assert 0.4 < widths["again"] / widths["once"] < 0.8
+
+
+def test_more_seeds_do_not_help_where_texts_differ_and_do_where_takes_differ():
+    rng = np.random.default_rng(9)
+
+    def widths(text_spread, take_spread, takes):
+        values = rng.normal(0, text_spread, (60, 1)) + rng.normal(0, take_spread, (60, takes))
+        measurements, texts = spoken(values)
+        score = summarise(Plain(), measurements, texts=texts)
+        return [high - low for low, high in (score.interval, score.seed_interval)]
+
+    hard_texts, more_seeds = widths(1.0, 0.1, 2), widths(1.0, 0.1, 8)
+    assert 0.8 < more_seeds[0] / hard_texts[0] < 1.25 and more_seeds[1] < 0.7 * hard_texts[1]
+    luck, more_luck = widths(0.0, 1.0, 2), widths(0.0, 1.0, 8)
+    assert more_luck[0] < 0.7 * luck[0] and more_luck[1] < 0.7 * luck[1]
+
+
+@pytest.mark.parametrize("text_spread", [0.0, 1.0])
+def test_with_takes_the_interval_holds_the_truth_in_about_95_of_100_experiments(text_spread):
+    """Also where all texts are equally hard: takes drawn again within a text would make it 1.3 times as wide."""
+    rng, covered, widths = np.random.default_rng(10), 0, []
+    for seed in range(300):
+        values = rng.normal(0, text_spread, (40, 1)) + rng.normal(0, 1, (40, 3))
+        measurements, texts = spoken(values)
+        low, high = summarise(Plain(), measurements, seed, 200, texts).interval
+        covered += low <= 0.0 <= high
+        widths.append(high - low)
+    true_width = 2 * 1.96 * np.sqrt((text_spread**2 + 1 / 3) / 40)
+    assert 0.88 <= covered / 300 <= 0.98 and np.mean(widths) == pytest.approx(true_width, rel=0.08)
+
+
+def test_over_seeds_the_interval_holds_what_endless_takes_of_these_texts_would_give():
+    rng, covered = np.random.default_rng(11), 0
+    hard = rng.normal(0, 5, (40, 1))
+    for seed in range(300):
+        measurements, texts = spoken(hard + rng.normal(0, 1, (40, 3)))
+        low, high = summarise(Plain(), measurements, seed, 200, texts).seed_interval
+        covered += low <= hard.mean() <= high
+        assert high - low < 1.0  # over texts it is 3 wide
+    assert 0.88 <= covered / 300 <= 0.98
+
+
+def test_no_difference_lies_in_the_interval_of_the_difference_in_about_95_of_100_experiments():
+    rng, covered = np.random.default_rng(12), 0
+    for seed in range(300):
+        hard = rng.normal(0, 5, (40, 1))
+        (ours, texts), (theirs, _) = (spoken(hard + rng.normal(0, 1, (40, 3))) for _ in range(2))
+        found = paired_difference(Plain(), ours, theirs, seed, 200, texts)
+        covered += found.interval[0] <= 0.0 <= found.interval[1]
+        assert (found.pairs, found.texts) == (120, 40)
+    assert 0.88 <= covered / 300 <= 0.98
+
+
+def test_the_denominator_counts_outputs_and_says_of_how_many_texts_and_takes():
+    measurements = measured(1.0, 2.0, 3.0, None, None, None)
+    score = summarise(Plain(), measurements, texts=["a", "a", "b", "b", "c", "c"])
+    assert (score.denominator, score.total, score.texts, score.takes) == (3, 6, 3, 2)
+    only = summarise(Plain(), measured(1.0, 3.0), texts=["a", "a"])
+    assert only.interval is None and only.seed_interval is not None
+
+
+def test_every_take_of_a_text_is_drawn_as_often_as_the_others():
+    members = takes_by_text(["a", "b", "a", "b", "a"])
+    assert members.tolist() == [[0, 2, 4], [1, 3, -1]]
+    rows = np.concatenate(list(drawn_takes(members, np.random.default_rng(13), 3000)))
+    times = np.bincount(rows, minlength=5)
+    assert times.sum() == 3 * 3000, "two of three takes, one of two"
+    assert times == pytest.approx([2000, 1500, 2000, 1500, 2000], rel=0.06)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from stages.artifacts.samples import Sample, list_samples
-from stages.reports.curves import Curve, chart, ramp, short
+from stages.reports.axes import short
+from stages.reports.curves import Curve, chart, ramp
 from stages.reports.health import warnings_of
 from stages.reports.history import Series, read_history, smoothed, thinned, total
 from stages.reports.listening import KEPT, grey_png, keep_samples

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from stages.audio.io import read_audio
-from stages.errors import MissingModelError
+from stages.errors import MissingModelError, UsageError
 from stages.metrics.intelligibility import count_word_errors
 from stages.speech import transcriber as transcriber_module
 from stages.speech.transcriber import (
     PocketsphinxTranscriber,
     Transcript,
     load_transcriber,
+    recogniser_in_words,
     register_transcriber,
     split_at_pauses,
 )
@@ -94,6 +95,22 @@ def test_speech_past_40_seconds_is_heard_with_its_times(recogniser):
     assert count_word_errors(text, " ".join(word.text for word in late)).rate < 0.5
 
 
+def test_a_minute_of_speech_is_heard_whole_as_well_as_its_sentences(recogniser):
+    """65 s of flite speech in one file; what was heard in each sentence alone is kept beside this test."""
+    kept = json.loads((Path(__file__).parent / "flite_windows.json").read_text(encoding="utf-8"))
+    pause = np.zeros(round(0.3 * RATE), np.float32)
+    clips = [read_audio(SPEECH / "audio" / f"rms-{number:03d}.ogg", RATE) for number in range(1, 14)]
+    waveform = np.concatenate([part for clip in clips for part in (clip, pause)])
+    assert len(waveform) > 60 * RATE
+    heard = recogniser.transcribe(waveform, RATE)
+    errors = count_word_errors(" ".join(text for text, _ in kept["sentences"]), heard.text)
+    by_sentence = [count_word_errors(text, said) for text, said in kept["sentences"]]
+    assert errors.words == sum(each.words for each in by_sentence) == 185
+    assert errors.rate <= sum(each.total for each in by_sentence) / errors.words + 0.01
+    assert errors.rate < 0.06
+    assert heard.words[-1].end > 60  # and not cut at 30 s
+
+
 def test_pieces_tile_the_recording_are_short_enough_and_are_cut_in_pauses():
     waveform = noise(100.0)
     pauses = [(11.0, 11.5), (30.0, 30.4), (44.0, 44.3)]
@@ -117,7 +134,7 @@ def test_pieces_tile_recordings_of_any_length(num_samples):
 def test_an_unknown_recogniser_is_refused_with_the_known_ones():
     with pytest.raises(MissingModelError, match="`pocketsphinx`, got `wisper`") as caught:
         load_transcriber("wisper")
-    assert "package.module:function" in caught.value.hint
+    assert "package.module:function" in caught.value.hint and "whisper" in caught.value.hint
 
 
 def test_a_recogniser_that_is_not_installed_says_so(monkeypatch):
@@ -132,6 +149,18 @@ def test_a_recogniser_of_ones_own_is_named_by_module_and_function(monkeypatch):
     assert load_transcriber("my_recogniser:make") is mine
     with pytest.raises(MissingModelError, match="cannot be loaded"):
         load_transcriber("my_recogniser:missing")
+
+
+def test_pocketsphinx_is_shown_with_a_warning_and_others_without():
+    assert recogniser_in_words("pocketsphinx") == "pocketsphinx, ranking only"
+    assert recogniser_in_words("whisper-large-v3") == "whisper-large-v3"
+
+
+def test_pocketsphinx_hears_no_other_language():
+    with pytest.raises(UsageError, match="English only, got the language `de`") as caught:
+        load_transcriber("pocketsphinx", language="de")
+    assert "--transcriber" in caught.value.hint
+    assert load_transcriber("pocketsphinx", language="en-GB").name == "pocketsphinx"
 
 
 def test_a_registered_recogniser_is_found_by_name(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from heard import LETTER, say
 
 from stages.config.verification import VerificationConfig
-from stages.synthesis.alignment import align, num_letters, spoken_words, timed_words
+from stages.speech.alignment import align, num_letters, spoken_words, timed_words
 from stages.synthesis.faults import Fault, find_loop, find_silences, length_faults, runs, word_faults
 
 SETTINGS = VerificationConfig()

@@ -127,8 +127,14 @@ def test_neither_the_prompt_nor_what_was_carried_is_heard_in_the_speech(model, p
     assert speech.prompt_samples == len(prompt.waveform) == prompt.streams["quant1"].shape[-1] * HOP
 
 
+def take_of(pipeline, prompt):
+    """The only pass of a sentence."""
+    prefix, frames = Prefix(prompt.text, prompt.streams, len(prompt.waveform)), pipeline.max_frames()
+    return pipeline.takes([pipeline.request(SENTENCES[0], prefix, 3, frames, frames)])[0]
+
+
 def test_the_speech_begins_exactly_where_the_decoded_prompt_ends(model, prompt):
-    take = tiny_pipeline(model).speak_piece(SENTENCES[0], prompt, seed=3)
+    take = take_of(tiny_pipeline(model), prompt)
     with torch.inference_mode():
         whole = model.codec.decode(take.streams)[0, 0].clamp(-1, 1).numpy()
     assert np.array_equal(take.generated, whole[len(prompt.waveform):])
@@ -183,7 +189,7 @@ def test_scripts_are_written_side_by_side(model, prompt, monkeypatch):
 
 def test_a_take_can_be_spoken_again_from_any_frame(model, prompt):
     pipeline = tiny_pipeline(model, max_seconds=3.0)
-    take = pipeline.speak_piece(SENTENCES[0], prompt, seed=3)
+    take = take_of(pipeline, prompt)
     begin = take.request.prefix_codes.shape[-1]
     frame = begin + take.num_frames // 2
     again, same, other = (pipeline.continue_from(take, frame, seed) for seed in (7, 7, 8))

@@ -248,5 +248,5 @@ def test_models_keep_the_good_frames_and_the_same_seed_verifies_the_same(model):
     kept = model.codec.hierarchy.lowest.frame_rate * 3.0 + notes["takes"][1]["restarted_from_frame"]
     assert np.array_equal(first.codes[:, : int(kept)], plain.codes[:, : int(kept)])
     assert not np.array_equal(first.codes, plain.codes)
-    assert in_short(first.report) == {"verified": "1 passes, 1 of them spoken again, 1 faults left"}
+    assert in_short(first.report) == {"verified": "1 pass, 1 of them spoken again, 1 fault left"}
     assert "ar_seconds" in first.report and first.report["verify_seconds"] > 0

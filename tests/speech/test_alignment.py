@@ -1,5 +1,6 @@
 """Words of a script and words that were heard."""
 
+import time
 from itertools import pairwise
 
 from heard import LETTER, say
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jiwer import process_characters
 
+from stages.speech.alignment import align, edits, equal_words, num_letters, spoken_words, timed_words
 from stages.speech.transcriber import Transcript, Word
-from stages.synthesis.alignment import align, distance, equal_words, num_letters, spoken_words, timed_words
 
 SCRIPT = "the train left an hour late because of heavy snow".split()
 
@@ -26,12 +27,46 @@ def test_words_without_times_are_spread_by_their_letters():
     assert timed_words(Transcript(""), 5.0) == []
 
 
-@given(st.text("ab", min_size=1, max_size=8), st.text("ab", min_size=1, max_size=8))
-def test_the_distance_counts_letters_as_another_library_does(first, second):
+def letters_changed(first, second):
+    if not (first and second):
+        return len(first) + len(second)
     result = process_characters(first, second)
-    edits = result.substitutions + result.insertions + result.deletions
-    assert int(distance(first, second)) == edits
-    assert (distance(first, second) == 0) == (first == second)
+    return result.substitutions + result.insertions + result.deletions
+
+
+def slow_cost(script, heard):
+    """The cheapest alignment by trying every first step."""
+    if not (script and heard):
+        return sum(map(len, [*script, *heard]))
+    mistaken = 0 if script[0] == heard[0] else letters_changed(script[0], heard[0]) + 0.5
+    return min(slow_cost(script[1:], heard[1:]) + mistaken, slow_cost(script[1:], heard) + len(script[0]),
+               slow_cost(script, heard[1:]) + len(heard[0]))
+
+
+few_words = st.lists(st.sampled_from("a the cat bat sat down".split()), max_size=5)
+
+
+@given(few_words, few_words)
+def test_edits_are_a_cheapest_way_from_one_text_to_the_other(script, heard):
+    steps = edits(script, heard)
+    assert [step.script for step in steps if step.script is not None] == list(range(len(script)))
+    assert [step.heard for step in steps if step.heard is not None] == list(range(len(heard)))
+    cost = 0.0
+    for step in steps:
+        if step.script is None or step.heard is None:
+            cost += len(script[step.script] if step.heard is None else heard[step.heard])
+        else:
+            assert step.equal == (script[step.script] == heard[step.heard])
+            cost += 0 if step.equal else letters_changed(script[step.script], heard[step.heard]) + 0.5
+    assert cost == slow_cost(script, heard)
+
+
+def test_three_minutes_of_words_are_aligned_in_a_moment():
+    script = [f"word{number % 97}" for number in range(600)]
+    began = time.perf_counter()
+    steps = edits(script, script[:300] + script[310:])
+    assert time.perf_counter() - began < 2.0
+    assert sum(step.heard is None for step in steps) == 10
 
 
 @given(st.lists(st.sampled_from("a the cat sat down".split()), max_size=8),

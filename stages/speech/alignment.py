@@ -13,8 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
 
 from stages.speech.transcriber import Transcript, Word
 from stages.text.normalizer import normalize
@@ -76,50 +79,66 @@ def num_letters(words: Sequence[str]) -> int:
     return sum(map(len, words))
 
 
+@dataclass(frozen=True)
+class Edit:
+    """A step of an alignment: indices into the script and into what was heard, None where one has no word for it."""
+
+    script: int | None
+    heard: int | None
+    equal: bool = False
+
+
 def equal_words(script: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]]:
     """Return index pairs of equal words, by the alignment in which the fewest letters are changed.
 
     Where a phrase is heard twice, its last time counts.
     """
-    costs = _costs(script, heard)
-    pairs, i, j = [], len(script), len(heard)
-    while i and j:
-        if costs[i][j] == costs[i - 1][j - 1] + distance(script[i - 1], heard[j - 1]):
+    return [(edit.script, edit.heard) for edit in edits(script, heard) if edit.equal]
+
+
+def edits(script: Sequence[str], heard: Sequence[str]) -> list[Edit]:
+    """Return the alignment in which the fewest letters are changed, in order.
+
+    A mistaken word costs the letters that differ (Levenshtein) and a little more, one left out or put in all its own.
+    """
+    mistaken = _distances(script, heard)
+    costs = _costs(script, heard, mistaken)
+    steps, i, j = [], len(script), len(heard)
+    while i or j:
+        if i and j and costs[i, j] == costs[i - 1, j - 1] + mistaken[i - 1, j - 1]:
             i, j = i - 1, j - 1
-            if script[i] == heard[j]:
-                pairs.append((i, j))
-        elif costs[i][j] == costs[i - 1][j] + len(script[i - 1]):
+            steps.append(Edit(i, j, script[i] == heard[j]))
+        elif i and costs[i, j] == costs[i - 1, j] + len(script[i - 1]):
             i -= 1
+            steps.append(Edit(i, None))
         else:
             j -= 1
-    return pairs[::-1]
+            steps.append(Edit(None, j))
+    return steps[::-1]
 
 
-def _costs(script: Sequence[str], heard: Sequence[str]) -> list[list[float]]:
-    """Return the least letters to change between the first i words and the first j, [script + 1][heard + 1]."""
-    costs = [[0.0] * (len(heard) + 1) for _ in range(len(script) + 1)]
-    for i, word in enumerate(script, 1):
-        costs[i][0] = costs[i - 1][0] + len(word)
-    for j, word in enumerate(heard, 1):
-        costs[0][j] = costs[0][j - 1] + len(word)
-    for i, written in enumerate(script, 1):
-        for j, word in enumerate(heard, 1):
-            costs[i][j] = min(costs[i - 1][j - 1] + distance(written, word),
-                              costs[i - 1][j] + len(written), costs[i][j - 1] + len(word))
+def _distances(script: Sequence[str], heard: Sequence[str]) -> np.ndarray:
+    """Return how many letters differ, and a little more when any does, float64 [script, heard]."""
+    if not (script and heard):
+        return np.zeros((len(script), len(heard)))
+    letters = cdist(script, heard, scorer=Levenshtein.distance, dtype=np.int32)
+    return letters + _MISTAKEN * (letters > 0)
+
+
+def _costs(script: Sequence[str], heard: Sequence[str], mistaken: np.ndarray) -> np.ndarray:
+    """Return the least letters to change between the first i words and the first j, [script + 1, heard + 1].
+
+    Exact: all costs are multiples of a half. In a row, putting words in on the way to j costs what `put_in` has there
+    less what it has where they begin, so the best beginning is a running minimum.
+    """
+    put_in = np.concatenate([[0.0], np.cumsum([len(word) for word in heard], dtype=np.float64)])
+    costs = np.empty((len(script) + 1, len(heard) + 1))
+    costs[0] = put_in
+    for i, word in enumerate(script):
+        row = costs[i] + len(word)
+        row[1:] = np.minimum(row[1:], costs[i, :-1] + mistaken[i])
+        costs[i + 1] = np.minimum.accumulate(row - put_in) + put_in
     return costs
-
-
-@lru_cache(maxsize=50_000)
-def distance(first: str, second: str) -> float:
-    """Return how many letters differ (Levenshtein), and a little more when any does."""
-    if first == second:
-        return 0.0
-    row = list(range(len(second) + 1))
-    for i, letter in enumerate(first, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(second, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (letter != other))
-    return row[-1] + _MISTAKEN
 
 
 def align(script: Sequence[str], heard: Sequence[Word], seconds: float, anchor_letters: int,

@@ -133,11 +133,26 @@ def clean_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def printable(name: str) -> str:
+    """Percent-encode what cannot be written as UTF-8 or would break a line: bytes of old names, control characters."""
+    def encode(char: str) -> str:
+        if "\udc80" <= char <= "\udcff":
+            return f"%{ord(char) - 0xDC00:02X}"
+        return f"%{ord(char):02X}" if unicodedata.category(char) in ("Cc", "Cs") else char
+
+    return "".join(encode(char) for char in name)
+
+
 def text_key(text: str) -> str:
     """Return what two takes of one sentence share: its words without case and punctuation."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(char if char.isalnum() else " " for char in folded.replace("'", "").replace("’", ""))
     return " ".join(words.split()) or folded.strip()
+
+
+def chars_per_second(text: str, seconds: float) -> float:
+    """Return characters of words and the spaces between them a second; punctuation is not spoken."""
+    return len(text_key(text)) / seconds
 
 
 def json_ready(value: object) -> object:
