@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/generation.py
 	$(BIN)/python tests/benchmarks/speaking_memory.py
 	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/manifest.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -44,7 +44,7 @@ def halle(
     """Options before the command (`--version` acts by itself)."""
 
 
-UNDIVIDED = ("curate", "synth", "eval")  # under a launcher of many processes the first does all of these
+UNDIVIDED = ("synth", "eval")  # under a launcher of many processes the first does all of these
 
 
 def _option(help_text: str, *names: str) -> Any:
@@ -99,10 +99,11 @@ def _stage(name: str, module: str) -> Callable:
 def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[str, Any]) -> None:
     from halle_cli.console import Console
 
-    if name in UNDIVIDED and os.environ.get("RANK", "0") != "0":
+    if (name in UNDIVIDED or common["dry_run"]) and os.environ.get("RANK", "0") != "0":
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
-    after = None if common["dry_run"] else next_step(name, settings, common["preset"])
+    unfinished = "write" not in (settings.get("steps") or ["write"])  # `halle curate --steps` of which it is the last
+    after = None if common["dry_run"] or unfinished else next_step(name, settings, common["preset"])
 
     def work() -> dict[str, Any]:
         from stages.config.resolve import resolve
@@ -131,11 +132,34 @@ def curate(
     min_seconds: Annotated[float | None, _option("Shortest utterance.")] = None,
     max_seconds: Annotated[float | None, _option("Longest utterance.")] = None,
     join_seconds: Annotated[str | None, _option("MIN-MAX: join consecutive utterances of a speaker.")] = None,
-    clips: Annotated[str | None, _option("flac writes clips, reference points to the originals.")] = None,
+    clips: Annotated[str | None, _option("flac writes one file a clip, shards one an hour (auto: for many clips), "
+                                         "reference points to the originals.")] = None,
+    steps: Annotated[str | None, _option("Of recordings without transcripts, do only these: check,gate,"
+                                         "fingerprint,vad,diarize,transcribe,cut,write.")] = None,
+    quality_gate: Annotated[str | None, _option("Of recordings without transcripts, keep what sounds good to "
+                                                "squim-pesq, the paper's, or dnsmos; none keeps all.")] = None,
+    diarizer: Annotated[str | None, _option("Who tells speakers apart in recordings without transcripts: resemblyzer, "
+                                            "a pipeline of pyannote.audio (folder or name), or none.")] = None,
+    transcriber: Annotated[str | None, _option("Who writes down recordings without transcripts: pocketsphinx, "
+                                               "faster-whisper:MODEL, a model of transformers, or none.")] = None,
+    language: Annotated[str | None, _option("Language of recordings without transcripts, such as en.")] = None,
+    check_language: Annotated[bool | None, _option("Leave out what is said in another language.",
+                                                  "--check-language")] = None,
+    duration_histogram: Annotated[str | None, _option("Keep utterances such that their durations are distributed like "
+                                                      "train-28s, -54s, -90s or -180s of Table 2, or as a JSON file "
+                                                      "says.")] = None,
+    sets: Annotated[str | None, _option("Further sets of the same speech, cut to at most so many seconds, such as "
+                                        "28,54,90.")] = None,
+    squim_weights: Annotated[str | None, _option("File of squim-pesq's weights; by default where torchaudio keeps "
+                                                 "it.")] = None,
 ) -> dict[str, Any]:
-    """Turn recordings with transcripts into a manifest of clean utterances."""
+    """Turn recordings, with or without transcripts, into a manifest of clean single-speaker utterances."""
     return {"source": source, "out": out, "layout": layout, "min_seconds": min_seconds, "max_seconds": max_seconds,
-            "join_seconds": seconds_range(join_seconds, "--join-seconds"), "clips": clips}
+            "join_seconds": seconds_range(join_seconds, "--join-seconds"), "clips": clips,
+            "steps": steps and steps.replace(" ", "").split(","), "gate.estimator": quality_gate,
+            "gate.weights": squim_weights, "diarizer": diarizer, "transcriber": transcriber, "language": language,
+            "check_language": check_language, "duration_histogram": duration_histogram,
+            "sets": numbers(sets, "--sets", float)}
 
 
 @_stage("train-codec", "train_codec")

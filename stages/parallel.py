@@ -1,11 +1,15 @@
-"""Work on many recordings at once, with results in order."""
+"""Work on many recordings at once, in threads or in processes."""
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -30,3 +34,51 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], worke
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Workers:
+    """Processes, each at one item at a time: for what holds the interpreter, or a model that serves one caller.
+
+    They compute with one thread each, so that results do not depend on their number. A single worker is this process.
+    """
+
+    def __init__(self, count: int):
+        context = multiprocessing.get_context("spawn")  # a fork inherits locks of threads that it does not have
+        self._pool = ProcessPoolExecutor(count, context, _begin_worker) if count > 1 else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        if self._pool and failure:
+            for worker in multiprocessing.active_children():  # what they are at may take hours
+                worker.terminate()
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[Item], Result], items: list[Item]) -> Iterator[tuple[Item, Result]]:
+        """Yield (item, `function(item)`) as they are done. Raises `BrokenProcessPool` when a worker is killed."""
+        if self._pool is None or len(items) <= 1:
+            yield from ((item, function(item)) for item in items)
+            return
+        waiting = {self._pool.submit(function, item): item for item in items}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from stages.artifacts.lock import LOCK
-from stages.artifacts.manifest import Manifest, read_manifest
+from stages.artifacts.manifest import Manifest, Utterances, read_manifest
 from stages.artifacts.run_dir import CONFIG, LOG, PROVENANCE, Output, check_output
 from stages.artifacts.storage import read_json, write_jsonl
 from stages.artifacts.token_store import (
@@ -36,7 +37,7 @@ from stages.data.encoding import aligned_batches, encode_batches, read_waveforms
 from stages.data.likeness import given_tokenizer, refuse_other_codec, with_codec
 from stages.errors import BadInputsError, UsageError
 from stages.progress import Progress
-from stages.text.corpus import Item, apply_policy, normalised_item
+from stages.text.corpus import Item, Items, apply_policy
 from stages.text.normalizer import NORMALIZER_VERSION
 from stages.text.tokenizer import TextTokenizer
 from stages.training.processes import Processes
@@ -52,7 +53,8 @@ class Work:
     """Everything that is known before the first waveform is read."""
 
     manifest: Manifest
-    items: list[Item]
+    items: Items
+    loudness: float | None
     codec: Codec
     tokenizer: TextTokenizer
     parents: dict[str, str]
@@ -114,20 +116,32 @@ def _read_inputs(config: TokenizeConfig) -> Work:
                          "choose another --out, or --restart (the old store is moved aside)")
     manifest = read_manifest(config.data)
     codec = load_codec(config.codec)
-    items = [normalised_item(utterance) for utterance in manifest.utterances]
-    tokenizer = given_tokenizer(config) or _learned_tokenizer(config, items)
+    items = Items(manifest.utterances)
+    tokenizer = given_tokenizer(config) or _learned_tokenizer(config, manifest)
     items, dropped = apply_policy(items, tokenizer, config.unknown_characters)
     parents = {"codec": codec_fingerprint(codec), "data": manifest.fingerprint,
                "text_tokenizer": tokenizer.fingerprint, "text_normalizer": NORMALIZER_VERSION}
-    refuse_other_codec(config, parents["codec"], _loudness(items))
-    return Work(manifest, items, codec, tokenizer, parents, dropped, config.shard_utterances)
+    loudness = _loudness(manifest)
+    refuse_other_codec(config, parents["codec"], loudness)
+    return Work(manifest, items, loudness, codec, tokenizer, parents, dropped, config.shard_utterances)
 
 
-def _learned_tokenizer(config: TokenizeConfig, items: list[Item]) -> TextTokenizer:
-    """Learn a tokenizer from the texts of split `train` (of all, where there is none)."""
-    usable = [item for item in items if item.rejection is None]
-    training = [item for item in usable if item.utterance.split == "train"] or usable
-    return TextTokenizer.train((item.text for item in training), config.text_vocab_size, config.lowercase)
+def _learned_tokenizer(config: TokenizeConfig, manifest: Manifest) -> TextTokenizer:
+    """Learn a tokenizer from the texts of split `train` (of all, where it says nothing)."""
+    texts = _usable_texts(manifest.split("train"))
+    first = next(texts, None)
+    texts = _usable_texts(manifest.utterances) if first is None else chain([first], texts)
+    return TextTokenizer.train(texts, config.text_vocab_size, config.lowercase)
+
+
+def _usable_texts(utterances: Utterances) -> Iterator[str]:
+    return (item.text for item in Items(utterances) if item.rejection is None)
+
+
+def _loudness(manifest: Manifest) -> float | None:
+    """Return the RMS in dB that curation gave all utterances, None when it differs or was left as it is."""
+    targets = {utterance.extra.get("loudness_db") for utterance in manifest.utterances}
+    return targets.pop() if len(targets) == 1 else None
 
 
 # ---- shards
@@ -179,12 +193,6 @@ def _token_utterance(item: Item, num_samples: int, sample_rate: int, tokenizer: 
 # ---- the finished store
 
 
-def _loudness(items: list[Item]) -> float | None:
-    """Return the RMS in dB that curation gave all utterances, None when it differs or was left as it is."""
-    targets = {item.utterance.extra.get("loudness_db") for item in items}
-    return targets.pop() if len(targets) == 1 else None
-
-
 def _finish(work: Work, writer: TokenStoreWriter, config: TokenizeConfig, output: Output) -> None:
     """Write rejections and totals, unless too much was rejected: then the shards stay, for a run that allows it."""
     rejected = writer.rejected(work.num_shards)
@@ -201,7 +209,7 @@ def _finish(work: Work, writer: TokenStoreWriter, config: TokenizeConfig, output
         "text_tokenizer_fingerprint": work.parents["text_tokenizer"],
         "manifest_fingerprint": work.parents["data"],
         "text_normalizer": NORMALIZER_VERSION,
-        "loudness_target": _loudness(work.items),
+        "loudness_target": work.loudness,
         "sample_rate": work.codec.sample_rate,
         "bits_per_second": work.codec.bits_per_second,
         "words": sum(len(row["text"].split()) for row in writer.rows(work.num_shards)),

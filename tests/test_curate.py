@@ -23,7 +23,7 @@ from stages.errors import BadInputsError, LockedError, UsageError
 
 def results(out: Path) -> dict[str, str]:
     """Map every file that the result consists of to its hash; settings and provenance name paths and times."""
-    own = ("config.json", "provenance.json", "checksums.json", "log.txt")
+    own = ("config.json", "provenance.json", "checksums.json", "log.txt", "report.html")
     files = (file for file in out.rglob("*") if file.is_file() and file.name not in own)
     return {file.relative_to(out).as_posix(): storage.sha256_file(file) for file in files}
 

@@ -1,17 +1,42 @@
-"""The manifest: one utterance a line, the contract between curation and everything after it."""
+"""The manifest: one utterance a line, the contract between curation and everything after it.
+
+Rows are checked once, when a manifest is written or when a foreign one is first opened, and parsed when asked for. Of a
+large manifest an index beside it remembers the check (stages/artifacts/manifest_index.py).
+"""
 
 from __future__ import annotations
 
-import math
+import logging
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import overload
 
-from stages.artifacts.storage import fingerprint_of, read_json, read_jsonl, write_jsonl
-from stages.errors import UsageError
+import numpy as np
+
+from stages.artifacts.manifest_index import (
+    INDEX_FILE,
+    WORTHWHILE,
+    ManifestIndex,
+    hash_of,
+    index_file,
+    open_index,
+    save_index,
+)
+from stages.artifacts.manifest_rows import index_rows, parse_row, speaker_of, split_of, stays_inside
+from stages.artifacts.storage import atomic_path, read_json, storage_errors, to_json_line
+from stages.errors import StorageError, UsageError
+
+__all__ = ["AUDIO_ROOT_FILE", "FILE_NAME", "INDEX_FILE", "Manifest", "Utterance", "Utterances", "audio_root",
+           "durations_of", "read_manifest", "stays_inside", "take", "write_manifest"]
 
 FILE_NAME = "manifest.jsonl"
 AUDIO_ROOT_FILE = "manifest.json"
 _COLUMNS = ("id", "audio", "start", "duration", "speaker", "text", "split")
+
+log = logging.getLogger("halle.manifest")
 
 
 @dataclass(frozen=True)
@@ -28,52 +53,147 @@ class Utterance:
     extra: dict = field(default_factory=dict)
 
 
+class Utterances(Sequence[Utterance]):
+    """Rows of a manifest, each parsed when it is asked for. Slices and `take` parse nothing.
+
+    A manifest that is replaced meanwhile is still read as it was; one that is written into is noticed.
+    """
+
+    def __init__(self, rows: _Rows, numbers: np.ndarray):
+        self._rows, self._numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Utterances: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Utterances:
+        if isinstance(index, slice):
+            return Utterances(self._rows, self._numbers[index])
+        return self._rows.parse(int(self._numbers[index]))
+
+    def take(self, indices: np.ndarray) -> Utterances:
+        """Return the rows at these places of this sequence."""
+        return Utterances(self._rows, self._numbers[indices])
+
+    def of_split(self, name: str) -> Utterances:
+        codes, names = self._rows.index.splits, self._rows.index.split_names
+        code = names.index(name) if name in names else len(names)
+        return Utterances(self._rows, self._numbers[codes[self._numbers] == code])
+
+    @property
+    def durations(self) -> np.ndarray:
+        """Seconds of every utterance, float64."""
+        return self._rows.index.durations[self._numbers]
+
+    @property
+    def speakers(self) -> np.ndarray:
+        """A code of every utterance's speaker, uint32: equal where the speakers are."""
+        return self._rows.index.speakers[self._numbers]
+
+
+class _Rows:
+    """An open manifest: row number -> utterance, for any number of threads."""
+
+    def __init__(self, file: Path, index: ManifestIndex):
+        self.index = index
+        self._path, self._root = file, audio_root(file.parent)
+        self._lock = threading.Lock()
+        self._file = file.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
+
+    def parse(self, number: int) -> Utterance:
+        start, end = (int(offset) for offset in self.index.offsets[number : number + 2])
+        with storage_errors(self._path, "read"), self._lock:
+            self._file.seek(start)
+            line = self._file.read(end - start)
+        try:
+            row = parse_row(line)
+            if hash_of(row["id"]) != self.index.ids[number]:
+                raise ValueError
+            return _to_utterance(row, self._root)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"`{self._path}` was changed while it was in use: row {number + 1} is another",
+                               "run the same command again") from error
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The rows of one manifest, in file order, and a fingerprint of what they say."""
 
     folder: Path
-    utterances: tuple[Utterance, ...]
+    utterances: Utterances
     fingerprint: str
 
-    def split(self, name: str) -> tuple[Utterance, ...]:
-        return tuple(utterance for utterance in self.utterances if utterance.split == name)
+    def split(self, name: str) -> Utterances:
+        return self.utterances.of_split(name)
 
     @property
     def hours(self) -> float:
-        return sum(utterance.duration for utterance in self.utterances) / 3600
+        return float(self.utterances.durations.sum()) / 3600
 
 
-def write_manifest(folder: str | Path, rows: list[dict]) -> None:
-    """Write rows of `id audio start duration speaker text split` and further columns, in the given order."""
-    write_jsonl(Path(folder) / FILE_NAME, rows)
+def write_manifest(folder: str | Path, rows: Iterable[dict]) -> None:
+    """Write rows of `id audio start duration speaker text split` and further columns, in the given order.
+
+    Raises `UsageError`, and leaves what was there, when rows are wrong.
+    """
+    file = Path(folder) / FILE_NAME
+    with atomic_path(file) as temporary:
+        with temporary.open("wb") as content:
+            content.writelines(to_json_line(row).encode("utf-8") for row in rows)
+        index, status = index_rows(temporary, file), temporary.stat()
+    if len(index) >= WORTHWHILE:
+        save_index(index, file, status)
+    else:
+        index_file(file).unlink(missing_ok=True)
 
 
 def read_manifest(path: str | Path, split: str | None = None) -> Manifest:
-    """Read a manifest folder (or its `manifest.jsonl`), all problems reported at once.
+    """Open a manifest folder (or its `manifest.jsonl`), all problems reported at once.
 
     Audio paths are relative to the folder, or to the `audio_root` that `manifest.json` beside it names when
     clips refer to recordings kept elsewhere; they never leave it.
     """
     file = _manifest_file(Path(path))
-    rows = read_jsonl(file)
-    root = audio_root(file.parent)
-    problems, seen, utterances = [], set(), []
-    for number, row in enumerate(rows, start=1):
-        found = _row_problems(row, seen)
-        if found:
-            problems += [f"row {number}: {problem}" for problem in found]
-        else:
-            seen.add(row["id"])
-            utterances.append(_to_utterance(row, root))
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UsageError(f"`{file}`: " + "; ".join(problems[:5]) + more,
-                         "make it with `halle curate`, or mend these rows")
-    if not utterances:
+    index = open_index(file) or _checked(file)
+    if not len(index):
         raise UsageError(f"`{file}` holds no utterance", "see rejected.jsonl beside it for what was left out, and why")
-    chosen = tuple(u for u in utterances if split is None or u.split == split)
-    return Manifest(file.parent, chosen, fingerprint_of(rows))
+    with storage_errors(file, "read"):
+        utterances = Utterances(_Rows(file, index), np.arange(len(index)))
+    chosen = utterances if split is None else utterances.of_split(split)
+    return Manifest(file.parent, chosen, index.fingerprint)
+
+
+def durations_of(utterances: Sequence[Utterance]) -> np.ndarray:
+    """Return the seconds of utterances, float64, without parsing rows of a manifest."""
+    if isinstance(utterances, Utterances):
+        return utterances.durations
+    return np.array([utterance.duration for utterance in utterances], dtype=np.float64)
+
+
+def take(utterances: Sequence[Utterance], indices: np.ndarray) -> Sequence[Utterance]:
+    """Return the utterances at these places, without parsing rows of a manifest."""
+    if isinstance(utterances, Utterances):
+        return utterances.take(indices)
+    return [utterances[index] for index in indices]
+
+
+def _checked(file: Path) -> ManifestIndex:
+    """Read and check all rows, and have the index remember it if that is worth it and the folder may be written."""
+    with storage_errors(file, "read"):
+        status = file.stat()
+        if status.st_size > WORTHWHILE * 1000:
+            log.info("checking `%s`, once", file)
+        index = index_rows(file, file)
+    if len(index) >= WORTHWHILE:
+        try:
+            save_index(index, file, status)
+        except StorageError as error:
+            log.info("no index is kept: %s", error.message)
+    return index
 
 
 def _manifest_file(path: Path) -> Path:
@@ -91,30 +211,6 @@ def audio_root(folder: Path) -> Path:
     return (folder / read_json(header)["audio_root"]).resolve() if header.is_file() else folder.resolve()
 
 
-def _row_problems(row: dict, seen: set[str]) -> list[str]:
-    problems = [f"field `{name}` is missing" for name in ("id", "audio", "duration", "text") if name not in row]
-    if problems:
-        return problems
-    for name, kind in (("id", str), ("audio", str), ("text", str)):
-        if not isinstance(row[name], kind) or (name != "text" and not row[name]):
-            problems.append(f"field `{name}` should be text, got `{row[name]}`")
-    for name in ("duration", "start"):
-        value = row.get(name, 0.0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-            problems.append(f"field `{name}` should be seconds, got `{value}`")
-    if not problems and row["id"] in seen:
-        problems.append(f"id `{row['id']}` was seen before")
-    if not problems and not stays_inside(row["audio"]):
-        problems.append(f"path `{row['audio']}` leaves the data root")
-    return problems
-
-
-def stays_inside(path: str) -> bool:
-    """Tell whether a relative posix path stays below the folder that it is relative to."""
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts and ":" not in (pure.parts or ("",))[0]
-
-
 def _to_utterance(row: dict, root: Path) -> Utterance:
     extra = {name: value for name, value in row.items() if name not in _COLUMNS}
     return Utterance(
@@ -122,8 +218,8 @@ def _to_utterance(row: dict, root: Path) -> Utterance:
         audio=root / row["audio"],
         start=float(row.get("start", 0.0)),
         duration=float(row["duration"]),
-        speaker=str(row.get("speaker", "unknown")),
+        speaker=speaker_of(row),
         text=row["text"],
-        split=str(row.get("split", "train")),
+        split=split_of(row),
         extra=extra,
     )

@@ -187,7 +187,11 @@ def sha256_file(path: str | Path) -> str:
 
 def fingerprint_of(value: object) -> str:
     """Return the sha256 of a JSON-ready value in its canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8")).hexdigest()
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8")
 
 
 def write_checksums(folder: str | Path, exclude: tuple[str, ...] = ()) -> None:

@@ -21,6 +21,7 @@ import soxr
 from stages.artifacts import storage
 from stages.audio import containers
 from stages.audio.base import AudioError, AudioInfo, check_format
+from stages.audio.unsized_wav import UnsizedWav
 from stages.errors import UsageError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix", "encode_audio",
@@ -29,6 +30,7 @@ __all__ = ["AUDIO_SUFFIXES", "AudioError", "AudioInfo", "audio_info", "check_sou
 MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
 _READ_FRAMES = 1 << 18  # a block of all channels in memory at a time
 _STREAMING_SIZE = 0xFFFFFF00  # sizes from here on mean "not known when the header was written"
+_BINARY = "binary data of another kind"
 _CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG_LAYER_", "ALAC_")
 _ENCODINGS = {
     ".wav": ("WAV", "PCM_16"),
@@ -69,8 +71,7 @@ def read_audio(
             info = _describe(sound)
             first, count = _span(path, info, start, duration)
             waveform = _decode(path, sound, info, first, count)
-    if _file_size(path) != size:
-        raise AudioError(path, "CHANGED", "the file changed while it was read")
+    _check_unchanged(path, size)
     _check_values(path, waveform)
     if sample_rate is not None and sample_rate != info.sample_rate:
         waveform = soxr.resample(waveform, info.sample_rate, sample_rate)
@@ -88,8 +89,7 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
     for block in blocks:
         _check_values(path, block)
         yield block
-    if _file_size(path) != size:
-        raise AudioError(path, "CHANGED", "the file changed while it was read")
+    _check_unchanged(path, size)
 
 
 def check_sound(path: Path | str, waveform: np.ndarray, floor: float = 1e-4) -> None:
@@ -169,13 +169,23 @@ def _file_size(path: Path) -> int:
     return status.st_size
 
 
+def _check_unchanged(path: Path, size: int) -> None:
+    try:
+        now = path.stat().st_size
+    except OSError as error:
+        raise AudioError(path, "CHANGED", "the file vanished while it was read") from error
+    if now != size:
+        raise AudioError(path, "CHANGED", f"the file changed while it was read: it had {size} bytes, then {now}")
+
+
 def _open_sound(path: Path, size: int) -> soundfile.SoundFile:
     source, head = _inspect(path, size)
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
-        if error.code == 1:  # SF_ERR_UNRECOGNISED_FORMAT
-            raise AudioError(path, "NOT_AUDIO", f"not an audio file; it looks like {_guess(head)}") from error
+        guess = _guess(head)
+        if error.code == 1 or guess != _BINARY:  # SF_ERR_UNRECOGNISED_FORMAT; of text named .mp3 it is another
+            raise AudioError(path, "NOT_AUDIO", f"not an audio file; it looks like {guess}") from error
         raise AudioError(path, "DECODE_ERROR", f"the decoder says: {error.error_string}") from error
     except (struct.error, TypeError, ValueError, ZeroDivisionError) as error:
         raise AudioError(path, "DECODE_ERROR", f"the header makes no sense: {error}") from error
@@ -188,7 +198,7 @@ def _open_sound(path: Path, size: int) -> soundfile.SoundFile:
 
 
 def _inspect(path: Path, size: int) -> tuple[bytes | str | BinaryIO, bytes]:
-    """Return what to open, and the first bytes. A WAV whose sizes were never filled in is mended in memory."""
+    """Return what to open, and the first bytes. A WAV with sizes that cannot be right is read with right ones."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -224,30 +234,25 @@ def _wav_chunks(file: BinaryIO, size: int) -> dict[bytes, tuple[int, int]]:
 def _check_wav(
     path: Path, file: BinaryIO, head: bytes, chunks: dict[bytes, tuple[int, int]], size: int
 ) -> BinaryIO | None:
-    """Check what the decoder would accept in silence; return mended contents of a WAV written to a pipe."""
-    if b"fmt " in chunks:
-        file.seek(chunks[b"fmt "][0])
-        fields = file.read(8)
-        if len(fields) == 8:
-            _, channels, sample_rate = struct.unpack("<HHI", fields)
-            check_format(path, sample_rate, channels)
+    """Check what the decoder would accept in silence; return what to read of a WAV with sizes that say nothing.
+
+    Those of a WAV written to a pipe were never filled in, and beyond 4 GB they do not fit into 32 bits.
+    """
+    start, length = chunks.get(b"fmt ", (0, 0))
+    file.seek(start)
+    description = file.read(min(length, 64))
+    if len(description) >= 16:
+        _, channels, sample_rate = struct.unpack("<HHI", description[:8])
+        check_format(path, sample_rate, channels)
     (riff_size,) = struct.unpack("<I", head[4:8].ljust(4, b"\0"))
     offset, length = chunks.get(b"data", (size, 0))
     unknown = riff_size >= _STREAMING_SIZE or riff_size + 8 <= offset
-    if length == 0 and offset < size and unknown:
-        return _mend_wav(file, offset, size)
+    unsized = size > _STREAMING_SIZE or (length == 0 and offset < size and unknown)
+    if unsized and len(description) >= 16:
+        return UnsizedWav(path, description, offset, size)
     if length < _STREAMING_SIZE and offset + length > size:
         raise _truncated(path, offset + length, size)
     return None
-
-
-def _mend_wav(file: BinaryIO, offset: int, size: int) -> BinaryIO:
-    """Copy a WAV that was written to a pipe, with the sizes that its header should have had."""
-    file.seek(0)
-    content = bytearray(file.read())
-    struct.pack_into("<I", content, 4, size - 8)
-    struct.pack_into("<I", content, offset - 4, size - offset)
-    return io.BytesIO(bytes(content))
 
 
 def _check_declared_size(path: Path, head: bytes, size: int) -> None:
@@ -359,5 +364,5 @@ def _guess(head: bytes) -> str:
     try:
         head[:1024].decode("utf-8")
     except UnicodeDecodeError:
-        return "binary data of another kind"
-    return "binary data of another kind" if b"\0" in head else "text"
+        return _BINARY
+    return _BINARY if b"\0" in head else "text"

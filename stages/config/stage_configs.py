@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, field_validator, model_validator
 
+from stages.config.aligner import AlignerConfig
 from stages.config.listening import ListeningConfig
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
+from stages.config.recordings import GateConfig, VoiceActivityConfig
 from stages.config.run_config import RunConfig, TrainingConfig, running
 from stages.config.verification import VerificationConfig
 
@@ -24,8 +26,10 @@ class CurateConfig(RunConfig):
         "auto", "recordings", "manifest", "audiofolder", "list", "ljspeech", "librispeech", "libritts", "vctk",
         "dataset",
     ] = Field("auto", description="recordings have no transcripts: models find speakers and words")
-    steps: tuple[Literal["check", "gate", "vad", "diarize", "transcribe", "cut", "write"], ...] = running(
-        ("check", "gate", "vad", "diarize", "transcribe", "cut", "write"),
+    steps: tuple[
+        Literal["check", "gate", "fingerprint", "vad", "diarize", "transcribe", "cut", "write"], ...
+    ] = running(
+        ("check", "gate", "fingerprint", "vad", "diarize", "transcribe", "cut", "write"),
         description="of recordings without transcripts: what this run does; by default all")
     license: str | None = Field(None, description="of recordings that name none")
     encoding: str = Field("utf-8", description="of metadata and transcripts; latin-1 for old corpora")
@@ -34,6 +38,25 @@ class CurateConfig(RunConfig):
     list_root: str | None = running(None, description="where a list's paths start; by default the list's folder")
     dataset_config: str | None = Field(None, description="configuration of a Hugging Face dataset, such as `clean`")
     follow_links: bool = Field(False, description="accept symbolic links that leave the source folder")
+    gate: GateConfig = GateConfig()
+    vad: VoiceActivityConfig = VoiceActivityConfig()
+    diarizer: str = Field(
+        "resemblyzer", description="who tells speakers apart in recordings that have no .rttm beside them: "
+        "resemblyzer, a pipeline of pyannote.audio (folder or name), or none")
+    transcriber: str = Field(
+        "pocketsphinx", description="who writes down recordings that have no transcript beside them: pocketsphinx, "
+        "faster-whisper:MODEL, a model of transformers, or none")
+    language: str = Field("en", description="spoken in recordings without transcripts, such as en, de or zh")
+    check_language: bool = Field(False, description="leave out utterances whose words are of another language")
+    duplicates: Literal["both", "text", "sound", "none"] = Field(
+        "both", description="by what copies are found in recordings without transcripts; `sound` where many people "
+        "read the same")
+    duration_histogram: str | None = Field(
+        None, description="durations to keep of recordings without transcripts: train-28s, train-54s, train-90s, "
+        "train-180s (of Table 2) or a JSON file with edges and shares")
+    histogram_fit: float = Field(0.9, gt=0, le=1, description="share of duration_histogram that is kept and wanted")
+    sets: tuple[float, ...] = Field(
+        (), description="further sets of the same speech, cut to at most so many seconds, such as [28,54,90]")
     sample_rate: int = Field(24_000, ge=8000)  # section 7.1
     min_rate: int = Field(16_000, ge=1, description="recordings below this sample rate are rejected")
     min_seconds: float = Field(3.0, ge=0)  # section 6; of what is written: joined pieces may be shorter
@@ -41,10 +64,12 @@ class CurateConfig(RunConfig):
     max_offset: float = Field(0.05, gt=0, le=1, description="largest mean sample (DC), of full scale 1")
     min_chars_per_second: float = Field(2.0, ge=0)  # ours: slow single words have about 3
     max_chars_per_second: float = Field(35.0, gt=0)  # ours: fast speech has about 25
-    rate_outlier_mads: float = Field(6.0, gt=0, description="median absolute deviations of the log text rate")
+    rate_outlier_mads: float = Field(6.0, gt=0, description="median absolute deviations: log text rate, repeated words")
     join_seconds: tuple[float, float] | None = None
     join_pause_seconds: tuple[float, float] = (0.2, 0.6)
-    clips: Literal["flac", "reference"] = "flac"
+    clips: Literal["auto", "flac", "shards", "reference"] = Field(
+        "auto", description="flac is one file a clip, shards hold about an hour of clips each; auto takes shards for "
+                            "more than 5,000 clips; reference points to the originals")
     loudness_db: float | None = Field(
         None, ge=-60, lt=0, description="RMS of written clips, dB below full scale; prompts are brought to it too")
     validation_share: float = Field(0.02, ge=0, lt=1)
@@ -60,6 +85,8 @@ class CurateConfig(RunConfig):
                 raise ValueError(f"`{name}` should rise from at least 0, got {least:g} to {most:g}")
         if self.min_seconds > self.max_seconds:
             raise ValueError("min_seconds should not exceed max_seconds")
+        if self.sets and not self.min_seconds < min(self.sets) <= max(self.sets) <= self.max_seconds:
+            raise ValueError(f"sets should lie between min_seconds and max_seconds, got {list(self.sets)}")
         if self.min_chars_per_second >= self.max_chars_per_second:
             raise ValueError("min_chars_per_second should be below max_chars_per_second")
         if self.join_seconds and self.join_seconds[1] > self.max_seconds:
@@ -230,12 +257,13 @@ class TrainARConfig(RunConfig):
     """A token store to the AR language model."""
 
     tokens: str | tuple[str, ...] = running("", description="a store, or several, each with a weight: STORE:0.5")
-    codec: str | None = running(None, description="that made the tokens: to speak at validations")
+    codec: str | None = running(None, description="that made the tokens: to speak at validations, and for an aligner")
     nar: str | None = running(None, description="to speak with; without one the lowest stream alone is decoded")
     system: Literal["halle", "valle"] | None = None
     init: str | None = running(None, description="run or model to start from; its fingerprint is identity")
     keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: ARConfig = ARConfig()
+    aligner: AlignerConfig = AlignerConfig()  # of a text pointer
     training: LMTrainingConfig = LMTrainingConfig()
 
 

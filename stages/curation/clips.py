@@ -1,9 +1,18 @@
-"""Write the utterances that curation chose, and make their manifest rows."""
+"""Write the utterances that curation chose, and make their manifest rows.
+
+Clips are files of one utterance each or, when there are many, lie end to end in shards: a shard is a FLAC file of about
+an hour, beside it a JSON file with the length of every clip. What a file holds depends on the utterances alone, so any
+number of workers and processes writes the same bytes, and a killed run goes on with the files that are missing.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +20,7 @@ import numpy as np
 import soxr
 
 from stages.artifacts import storage
+from stages.audio.end_to_end import write_end_to_end
 from stages.audio.io import audio_info, read_audio, write_audio
 from stages.audio.loudness import normalise_loudness
 from stages.config.stage_configs import CurateConfig
@@ -19,7 +29,17 @@ from stages.curation.segmentation import Assembly, concatenate
 from stages.parallel import ordered_map
 from stages.progress import Progress
 
-CLIPS = "clips"
+CLIPS, SHARDS = "clips", "shards"
+MANY_CLIPS = 5_000  # file systems, copies and backups begin to suffer from more files
+SHARD_CLIPS, SHARD_SECONDS = 1_000, 3600.0
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file to write, below the output folder, and the utterances in it."""
+
+    name: str
+    assemblies: Sequence[Assembly]
 
 
 def write_utterances(root: Path | None, assemblies: list[Assembly], config: CurateConfig, out: Path,
@@ -30,19 +50,52 @@ def write_utterances(root: Path | None, assemblies: list[Assembly], config: Cura
     """
     if config.clips == "reference":
         return [_reference_row(assembly.takes[0], assembly, root) for assembly in assemblies]
-    names = file_names([assembly.id for assembly in assemblies])
-    assemblies = assemblies[rank::world_size]
-    (out / CLIPS).mkdir(exist_ok=True)
-    storage.sweep_temporaries(out / CLIPS)
-    rows = []
-    progress = Progress("writing clips", len(assemblies))
+    files = _shards(assemblies) if writes_shards(config, len(assemblies)) else _single_files(assemblies)
+    files = files[rank::world_size]
+    rows: list[dict] = []
+    progress = Progress("writing clips", sum(len(file.assemblies) for file in files))
     try:
-        for row in ordered_map(lambda item: _clip_row(item, out, names[item.id], config), assemblies, config.workers):
-            rows.append(row)
-            progress.advance()
+        for written in ordered_map(lambda file: _file_rows(file, out, config), files, config.workers):
+            rows += written
+            progress.advance(len(written))
     finally:
         progress.close()
     return rows
+
+
+def writes_shards(config: CurateConfig, num_clips: int) -> bool:
+    return config.clips == "shards" or (config.clips == "auto" and num_clips > MANY_CLIPS)
+
+
+def clear_clips(out: Path, keep: bool = False) -> None:
+    """Delete the clips in an output folder; with `keep`, only what killed processes left of unfinished ones.
+
+    No other process may be writing there.
+    """
+    for name in (CLIPS, SHARDS):
+        with storage.storage_errors(out / name, "clear"):
+            if keep:
+                storage.sweep_temporaries(out / name)
+            elif (out / name).exists():
+                shutil.rmtree(out / name)
+
+
+def _single_files(assemblies: Sequence[Assembly]) -> list[_File]:
+    names = file_names([assembly.id for assembly in assemblies])
+    return [_File(f"{CLIPS}/{names[assembly.id]}.flac", (assembly,)) for assembly in assemblies]
+
+
+def _shards(assemblies: Sequence[Assembly]) -> list[_File]:
+    """Divide utterances, in order, into shards of at most SHARD_CLIPS clips and, but for one clip, SHARD_SECONDS."""
+    groups: list[list[Assembly]] = []
+    seconds = 0.0
+    for assembly in assemblies:
+        seconds += assembly.duration
+        if not groups or len(groups[-1]) == SHARD_CLIPS or seconds > SHARD_SECONDS:
+            groups.append([])
+            seconds = assembly.duration
+        groups[-1].append(assembly)
+    return [_File(f"{SHARDS}/{number:05d}.flac", group) for number, group in enumerate(groups)]
 
 
 def file_names(ids: list[str]) -> dict[str, str]:
@@ -55,19 +108,50 @@ def file_names(ids: list[str]) -> dict[str, str]:
     return names
 
 
-def _clip_row(assembly: Assembly, out: Path, name: str, config: CurateConfig) -> dict:
-    path = out / CLIPS / f"{name}.flac"
-    if not path.exists():  # a name appears only with a whole file behind it
-        pieces = [_load(take, config) for take in assembly.takes]
-        write_audio(path, concatenate(pieces, assembly.pauses, config.sample_rate), config.sample_rate)
-    first = assembly.takes[0].recording
-    row = _common_columns(assembly, f"{CLIPS}/{name}.flac", 0.0, audio_info(path).duration, config.sample_rate)
+def _file_rows(file: _File, out: Path, config: CurateConfig) -> list[dict]:
+    """Write a file if it is missing: a name appears only with a whole file behind it. Return the rows of its clips."""
+    path = out / file.name
+    lengths = _write_shard(file, path, config) if file.name.startswith(SHARDS) else [_write_clip(file, path, config)]
+    starts = accumulate(lengths, initial=0)
+    return [_clip_row(assembly, file.name, start, length, config)
+            for assembly, start, length in zip(file.assemblies, starts, lengths, strict=False)]
+
+
+def _write_clip(file: _File, path: Path, config: CurateConfig) -> int:
+    """Return the samples of the one clip in a file."""
+    if not path.exists():
+        write_audio(path, _render(file.assemblies[0], config), config.sample_rate)
+    return audio_info(path).num_samples
+
+
+def _write_shard(file: _File, path: Path, config: CurateConfig) -> list[int]:
+    """Return the samples of every clip in a shard."""
+    told, ids = path.with_suffix(".json"), [assembly.id for assembly in file.assemblies]
+    if path.exists() and told.exists() and (known := storage.read_json(told))["ids"] == ids:
+        return known["samples"]
+    path.unlink(missing_ok=True)
+    with storage.atomic_path(path) as temporary:
+        waveforms = (_render(assembly, config) for assembly in file.assemblies)
+        lengths = write_end_to_end(temporary, waveforms, config.sample_rate)
+        # before the shard appears, so that none is without
+        storage.write_json(told, {"format_version": storage.FORMAT_VERSION, "ids": ids, "samples": lengths})
+    return lengths
+
+
+def _render(assembly: Assembly, config: CurateConfig) -> np.ndarray:
+    pieces = [_load(take, config) for take in assembly.takes]
+    return concatenate(pieces, assembly.pauses, config.sample_rate)
+
+
+def _clip_row(assembly: Assembly, audio: str, first_sample: int, num_samples: int, config: CurateConfig) -> dict:
+    first, rate = assembly.takes[0].recording, config.sample_rate
+    row = _common_columns(assembly, audio, round(first_sample / rate, 6), num_samples / rate, rate)
     row["loudness_db"] = config.loudness_db
     if len(assembly.takes) > 1:
         return {**row, "joined": [take.recording.id for take in assembly.takes], "pauses": list(assembly.pauses)}
-    # A cut of a cut still tells where in the first recording it came from.
-    earlier = first.extra.get("source_start", 0.0) if "source" in first.extra else 0.0
-    return {**row, "source": row.get("source", first.source), "source_start": earlier + first.start}
+    # What is curated again still tells where in the first recording it came from, not where in a shard.
+    origin = {"source": first.source, "source_start": first.start}
+    return {**row, **{name: row.get(name, value) for name, value in origin.items()}}
 
 
 def _load(take: Take, config: CurateConfig) -> np.ndarray:

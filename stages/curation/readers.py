@@ -24,6 +24,7 @@ from stages.curation.recordings import (
     find_audio,
     from_rows,
     from_tree,
+    real_path,
     text_beside,
 )
 from stages.errors import UsageError
@@ -146,7 +147,7 @@ def _read_recordings(path: Path, config: CurateConfig, problems: Problems) -> tu
     """List audio files as they are; those that an earlier run wrote into `config.out` are not its source."""
     root, out = (path.parent if path.is_file() else path), Path(config.out).resolve()
     files = [path] if path.is_file() else [
-        file for file in audio_files(path) if not (config.out and file.resolve().is_relative_to(out))]
+        file for file in audio_files(path) if not (config.out and real_path(file).is_relative_to(out))]
     names = [file.relative_to(root).as_posix() for file in files]
     stems = Counter(Path(name).with_suffix("").as_posix().replace("/", "_").casefold() for name in names)
     recordings = []
@@ -342,7 +343,7 @@ def _count_unlisted(layout: str, root: Path | None, recordings: list[Recording],
         return 0
     listed = {recording.audio for recording in recordings}
     out = out.resolve()
-    count = sum(1 for file in audio_files(root) if file not in listed and not file.resolve().is_relative_to(out))
+    count = sum(1 for file in audio_files(root) if file not in listed and not real_path(file).is_relative_to(out))
     if count:
         log.warning("%d audio files below `%s` are not listed in its tables and are left out", count, root)
     return count

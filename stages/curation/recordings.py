@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,14 @@ class Recording:
     duration: float | None = None
     extra: dict = field(default_factory=dict)
     payload: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+
+
+def real_path(path: Path) -> Path:
+    """Return where a path leads; a link that leads to itself, and a name that no file can have, stay as they are."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path
 
 
 def audio_files(root: Path) -> Iterator[Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ import numpy as np
 
 from stages.audio.io import AudioError, audio_info, check_sound, read_audio
 from stages.config.stage_configs import CurateConfig
-from stages.curation.recordings import Recording
+from stages.curation.outliers import usual_range
+from stages.curation.recordings import UNKNOWN_SPEAKER, Recording, real_path
 from stages.text.tables import chars_per_second
 
 # Reasons that are choices about usable recordings or texts; any other reason is bad audio and counts as bad.
@@ -33,10 +33,23 @@ FILTERS = {
     "TEXT_RATE": "text and sound do not fit: too few or too many characters a second",
     "DUPLICATE": "the same sound as an earlier recording",
     "HELD_OUT_TEXT": "a held-out speaker says the same, so it may not be trained on",
+    "LOW_QUALITY": "the gate's mean score is too low",
+    "UNEVEN_QUALITY": "the gate's scores deviate too much",
+    "NO_SPEECH": "no voice is heard in it",
+    "NO_TEXT": "speech in which no word was recognised",
+    "NO_SPEAKER": "words where no speaker was found",
+    "NO_TURNS": "no speaker was found in it",
+    "OVERLAP": "several speak at once",
+    "NO_PAUSE": "words before or after somebody else's without a pause: both may speak at once",
+    "BAD_SEGMENT": "a turn or word of no or negative length, or outside of the recording",
+    "LANGUAGE": "its words are of another language",
+    "REPETITION": "its words go round in a loop",
+    "DUPLICATE_TEXT": "an earlier recording says mostly the same",
+    "DUPLICATE_SOUND": "mostly the sound of an earlier utterance",
+    "HISTOGRAM": "more of this duration than duration_histogram asks for",
     "NOT_JOINED": "joining did not reach join_seconds",
 }
 SHORTEST_PIECE = 0.3  # seconds; what is shorter is a click, even as a part of a joined utterance
-_ENOUGH_FOR_A_DISTRIBUTION = 50
 _LEAST_SPREAD = 0.05  # of the log text rate: in a very even corpus every recording would else be an outlier
 LOW_BIT_DEPTH = ("PCM_U8", "PCM_S8", "ULAW", "ALAW")
 
@@ -76,7 +89,14 @@ class Rejection:
         return self.reason not in FILTERS
 
     def to_row(self) -> dict:
-        return {"id": self.recording.id, "source": self.recording.source, "reason": self.reason, "detail": self.detail}
+        """Return the row of `rejected.jsonl`: what, where in its source (seconds), whose, and why."""
+        recording = self.recording
+        row = {"id": recording.id, "source": recording.source, "reason": self.reason, "detail": self.detail}
+        if recording.duration is not None:
+            row |= {"start": recording.start, "duration": recording.duration}
+        if recording.speaker != UNKNOWN_SPEAKER:
+            row["speaker"] = recording.speaker
+        return row | ({"license": recording.extra["license"]} if recording.extra.get("license") else {})
 
 
 def measure(recording: Recording, root: Path | None, config: CurateConfig) -> Measurement:
@@ -104,8 +124,8 @@ def check_inside(recording: Recording, root: Path | None, config: CurateConfig) 
     """A link that leaves the corpus may lead anywhere on the machine."""
     if root is None or recording.audio is None or config.follow_links:
         return
-    target = recording.audio.resolve(strict=False)
-    if not target.is_relative_to(root.resolve()):
+    target = real_path(recording.audio)  # a link that leads to itself stays what it is, and is no regular file
+    if not target.is_relative_to(real_path(root)):
         raise AudioError(recording.source, "OUTSIDE_ROOT", f"a link to `{target}`; -O follow_links=true accepts it")
 
 
@@ -131,6 +151,9 @@ def _measure_file(recording: Recording, path: Path, config: CurateConfig) -> Mea
     if info.sample_rate < config.min_rate:
         detail = f"expected at least {config.min_rate} Hz, got {info.sample_rate}"
         return Measurement(recording.id, "LOW_RATE", detail, **known)
+    shortest = SHORTEST_PIECE if config.join_seconds else config.min_seconds
+    if duration < shortest:
+        return Measurement(recording.id, "TOO_SHORT", f"expected at least {shortest:g} s, got {duration:.2f}", **known)
     if duration > config.max_seconds:  # by the header: hours are not decoded to be thrown away
         detail = f"expected at most {config.max_seconds:g} s, got {duration:.2f}"
         return Measurement(recording.id, "TOO_LONG", detail, **known)
@@ -156,7 +179,7 @@ def screen(
             rejections.append(Rejection(recording, reason, detail))
         else:
             takes.append(Take(recording, measured.duration, measured.sample_rate))
-    outliers = _text_rate_outliers(takes, config.rate_outlier_mads)
+    outliers = text_rate_outliers(takes, config.rate_outlier_mads)
     rejections += [Rejection(take.recording, "TEXT_RATE", outliers[take.recording.id]) for take in takes
                    if take.recording.id in outliers]
     return [take for take in takes if take.recording.id not in outliers], rejections
@@ -171,9 +194,6 @@ def _judge(
     first = heard.setdefault(measured.content, recording.id)
     if first != recording.id:
         return "DUPLICATE", f"the same samples as `{first}`"
-    shortest = SHORTEST_PIECE if config.join_seconds else config.min_seconds
-    if measured.duration < shortest:
-        return "TOO_SHORT", f"expected at least {shortest:g} s, got {measured.duration:.2f}"
     rate = chars_per_second(recording.text or "", measured.duration)
     if not config.min_chars_per_second <= rate <= config.max_chars_per_second:
         expected = f"{config.min_chars_per_second:g} to {config.max_chars_per_second:g}"
@@ -181,19 +201,13 @@ def _judge(
     return "", ""
 
 
-def _text_rate_outliers(takes: list[Take], limit: float) -> dict[str, str]:
-    """Return id -> detail of takes whose log text rate lies more than `limit` deviations from the median.
-
-    The deviation is the median absolute one, scaled as a normal distribution's (1.4826), since the outliers
-    looked for would inflate a standard deviation.
-    """
-    if len(takes) < _ENOUGH_FOR_A_DISTRIBUTION:
-        return {}
+def text_rate_outliers(takes: list[Take], limit: float) -> dict[str, str]:
+    """Return id -> detail of takes whose log text rate lies more than `limit` deviations from the median."""
     rates = {take.recording.id: chars_per_second(take.recording.text or "", take.duration) for take in takes}
-    center = statistics.median(math.log(rate) for rate in rates.values())
-    spread = 1.4826 * statistics.median(abs(math.log(rate) - center) for rate in rates.values())
-    reach = limit * max(spread, _LEAST_SPREAD)
-    low, high = math.exp(center - reach), math.exp(center + reach)
+    usual = usual_range([math.log(rate) for rate in rates.values()], limit, _LEAST_SPREAD)
+    if usual is None:
+        return {}
+    low, high = math.exp(usual[0]), math.exp(usual[1])
     return {
         name: f"expected {low:.1f} to {high:.1f} characters a second as in the rest, got {rate:.1f}"
         for name, rate in rates.items()

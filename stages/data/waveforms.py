@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.artifacts.manifest import Manifest, Utterance
+from stages.artifacts.manifest import Manifest, Utterance, durations_of, take
 from stages.audio.io import AudioError, read_audio
 from stages.errors import BadInputsError, UsageError
 from stages.randomness import derive_seed
@@ -39,17 +39,17 @@ class WaveformCrops:
     ):
         self.sample_rate, self.crop_samples = sample_rate, crop_samples
         self._seed, self._purpose = seed, purpose
-        lengths = [round(utterance.duration * sample_rate) for utterance in utterances]
-        kept = [(item, length) for item, length in zip(utterances, lengths, strict=True) if length >= crop_samples]
+        lengths = _lengths(utterances, sample_rate)
+        kept = np.flatnonzero(lengths >= crop_samples)
         self.num_left_out = len(lengths) - len(kept)
-        if not kept:
+        if not len(kept):
             raise UsageError(
                 f"no {purpose} utterance is as long as a crop: expected at least {crop_samples / sample_rate:g} s, "
-                f"the longest of `{len(lengths)}` has {max(lengths, default=0) / sample_rate:g} s",
+                f"the longest of `{len(lengths)}` has {lengths.max(initial=0) / sample_rate:g} s",
                 hint="lower `crop_seconds`, or join short utterances with: halle curate --join-seconds 5-20",
             )
-        self._utterances = [item for item, _ in kept]
-        self._lengths = np.array([length for _, length in kept])
+        self._utterances = take(utterances, kept)
+        self._lengths = lengths[kept]
         self._ends = np.cumsum(self._lengths)
         self._allowed_bad = allowed_bad(max_bad, len(kept))
         self._bad: dict[int, str] = {}
@@ -132,12 +132,19 @@ def training_and_validation_crops(
     if crops.num_left_out:
         log.warning("%d of %d training utterances are shorter than a crop of %g s and are left out",
                     crops.num_left_out, crops.num_left_out + len(crops), crop_samples / sample_rate)  # fmt: skip
-    held_out = [u for u in manifest.split("validation") if round(u.duration * sample_rate) >= crop_samples]
-    if not held_out:
+    held_out = manifest.split("validation")
+    long_enough = np.flatnonzero(_lengths(held_out, sample_rate) >= crop_samples)
+    if not len(long_enough):
         log.warning("%s: validation measures training utterances", "no validation utterance is as long as a crop"
-                    if manifest.split("validation") else "the manifest has no validation utterance")  # fmt: skip
-        held_out = manifest.split("train")
+                    if held_out else "the manifest has no validation utterance")  # fmt: skip
+        return crops, WaveformCrops(manifest.split("train"), sample_rate, crop_samples, seed, "validation", max_bad)
+    held_out = take(held_out, long_enough)
     return crops, WaveformCrops(held_out, sample_rate, crop_samples, seed, "validation", max_bad)
+
+
+def _lengths(utterances: Sequence[Utterance], sample_rate: int) -> np.ndarray:
+    """Return the samples of every utterance, int64."""
+    return np.rint(durations_of(utterances) * sample_rate).astype(np.int64)
 
 
 def crop_length(seconds: float, sample_rate: int, alignment: int, least: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stages.artifacts.manifest import Utterance
+from stages.artifacts.manifest import Utterance, durations_of, take
 from stages.artifacts.samples import Sample
 from stages.audio.io import AudioError, read_audio
 from stages.config.stage_configs import CodecTrainingConfig, LMTrainingConfig
@@ -87,6 +87,7 @@ def held_out_speech(utterances: Sequence[Utterance], sample_rate: int, training:
 
 def evenly_chosen(utterances: Sequence[Utterance], number: int) -> list[Utterance]:
     """Return at most `number` utterances of up to 30 s, evenly spread over a split that may be sorted by speaker."""
-    short = [utterance for utterance in utterances if utterance.duration <= LONGEST_SECONDS] or list(utterances)
+    short = np.flatnonzero(durations_of(utterances) <= LONGEST_SECONDS)
+    short = short if len(short) else np.arange(len(utterances))
     chosen = np.linspace(0, len(short), min(number, len(short)), endpoint=False).astype(int)
-    return [short[index] for index in chosen]
+    return list(take(utterances, short[chosen]))

@@ -106,11 +106,11 @@ def embed(folder: Path, items: Sequence[Sequence[str]], limit: int = EMBEDDED_BY
     return found
 
 
-def to_mp3(path: Path) -> bytes:
-    """Return a sound as MP3, which every browser plays, at a rate that MP3 knows."""
+def to_mp3(path: Path, start: float = 0.0, duration: float | None = None) -> bytes:
+    """Return a sound, or `duration` seconds of it, as MP3, which every browser plays, at a rate that MP3 knows."""
     rate = audio_info(path).sample_rate
     target = next((known for known in _RATES if known >= rate), _RATES[-1])
-    waveform = read_audio(path)
+    waveform = read_audio(path, start=start, duration=duration)
     if rate != target:
         waveform = soxr.resample(waveform, rate, target).astype(np.float32)
     return encode_audio(waveform, target, ".mp3", path=path, compression=_COMPRESSION)

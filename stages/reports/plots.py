@@ -76,14 +76,14 @@ def plot(
 
 def histogram(title: str, x_label: str, seconds: Sequence[float], look: int, reference: Sequence[float],
               edges: np.ndarray) -> str:
-    """Return the shares of `seconds` between `edges` as bars, and those of `reference` as an outline over them."""
+    """Return the shares of `seconds` between `edges` as bars, and those of `reference`, if any, as an outline."""
     shares = {0: np.histogram(reference, edges)[0] / max(1, len(reference)),
               look: np.histogram(seconds, edges)[0] / max(1, len(seconds))}
     most = 100 * max(float(share.max()) for share in shares.values())
     across = linear_axis(float(edges[0]), float(edges[-1]), _PLOT_WIDTH, 5)
     up = linear_axis(0.0, most * 1.08 or 1.0, _PLOT_HEIGHT, 4)
     drawn = []
-    for of in (look, 0):
+    for of in (look, 0) if len(reference) else (look,):
         x, y = across.at(edges), _PLOT_HEIGHT - up.at(100 * shares[of])
         steps = "".join(f"H{left:.1f}V{top:.1f}H{right:.1f}" for left, top, right in zip(x, y, x[1:], strict=False))
         path = f"M{x[0]:.1f} {_PLOT_HEIGHT}{steps}V{_PLOT_HEIGHT}"

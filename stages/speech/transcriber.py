@@ -158,14 +158,19 @@ def register_transcriber(name: str, make: Callable[[], Transcriber]) -> None:
 def load_transcriber(name: str, language: str = "en", device: str = "cpu") -> Transcriber:
     """Return the recogniser called `name`, that of `transformers` in a folder or in the hub's cache, or one's own.
 
-    One's own is what `package.module:make` makes. Nothing is downloaded. Raises `MissingModelError` when there is
-    none of that name or its package is not installed, `UsageError` when it does not know the language.
+    `faster-whisper:MODEL` is a model of that package, one's own what `package.module:make` makes. Nothing is
+    downloaded. Raises `MissingModelError` when there is none of that name or its package is not installed,
+    `UsageError` when it does not know the language.
     """
     if name == POCKETSPHINX and base_language(language) != "en":
         raise UsageError(f"`{name}` hears English only, got the language `{language}`",
                          hint="--transcriber openai/whisper-large-v3, or another that knows it")
     if name in _TRANSCRIBERS:
         return _TRANSCRIBERS[name]()
+    if name.startswith("faster-whisper:"):
+        from stages.speech.quick_whisper import PREFIX, QuickWhisper
+
+        return QuickWhisper(name.removeprefix(PREFIX), base_language(language), device)
     if "/" in name or Path(name).is_dir():
         from stages.speech.hub_transcriber import HubTranscriber
 
@@ -174,8 +179,8 @@ def load_transcriber(name: str, language: str = "en", device: str = "cpu") -> Tr
         known = ", ".join(f"`{known}`" for known in sorted(_TRANSCRIBERS))
         raise MissingModelError(
             f"expected a recogniser out of {known}, got `{name}`",
-            hint="use one of these, a model of transformers such as openai/whisper-large-v3 or its folder, or name "
-                 "your own as package.module:function",
+            hint="use one of these, a model of transformers such as openai/whisper-large-v3 or its folder, "
+                 "faster-whisper:distil-large-v3, or name your own as package.module:function",
         )
     module_name, _, function = name.partition(":")
     try:

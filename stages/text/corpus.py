@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 from stages.artifacts.manifest import Utterance
 from stages.errors import UsageError
@@ -26,6 +27,28 @@ class Item:
     rejection: dict | None = None
 
 
+class Items(Sequence[Item]):
+    """The items of a corpus, in its order. Each is made when it is asked for: corpora may be larger than memory."""
+
+    def __init__(self, utterances: Sequence[Utterance], change: Callable[[Item], Item] = lambda item: item):
+        self.utterances, self._change = utterances, change
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._made(utterance) for utterance in self.utterances[index]]
+        return self._made(self.utterances[index])
+
+    def _made(self, utterance: Utterance) -> Item:
+        return self._change(normalised_item(utterance))
+
+
 def normalised_item(utterance: Utterance) -> Item:
     """Normalise an utterance's text; what says nothing is rejected."""
     try:
@@ -42,29 +65,30 @@ def says_something(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def apply_policy(items: list[Item], tokenizer: TextTokenizer, policy: Policy) -> tuple[list[Item], dict[str, int]]:
+def apply_policy(items: Items, tokenizer: TextTokenizer, policy: Policy) -> tuple[Items, dict[str, int]]:
     """Skip texts with characters that the tokenizer does not know, drop these characters, or fail.
 
     Returns the items, in the same order, and how often each character was dropped. All unknown characters of
     the corpus are counted in one warning, or in the `UsageError`.
     """
-    unknown = {item.utterance.id: tokenizer.unknown_characters(item.text) for item in items if item.rejection is None}
-    total = Counter()
-    for counts in unknown.values():
-        total.update(counts)
+    total, num_texts = Counter(), 0
+    for item in items:
+        unknown = tokenizer.unknown_characters(item.text)
+        total.update(unknown)
+        num_texts += bool(unknown)
     if not total:
         return items, {}
-    num_texts = sum(map(bool, unknown.values()))
     found = (f"{num_texts} of {len(items)} texts have characters that the text tokenizer does not know: "
              f"{listed(dict(total.most_common()))}")
     if policy == "fail":
         raise UsageError(found, "mend the texts, or set -O unknown_characters=skip or drop")
     log.warning("%s (%s)", found, "these utterances are left out" if policy == "skip" else "these are dropped")
-    changed = [_apply_to_item(item, unknown.get(item.utterance.id), policy) for item in items]
+    changed = Items(items.utterances, lambda item: _apply_to_item(item, tokenizer, policy))
     return changed, dict(total.most_common()) if policy == "drop" else {}
 
 
-def _apply_to_item(item: Item, unknown: dict[str, int] | None, policy: Policy) -> Item:
+def _apply_to_item(item: Item, tokenizer: TextTokenizer, policy: Policy) -> Item:
+    unknown = tokenizer.unknown_characters(item.text)
     if not unknown:
         return item
     if policy == "skip":

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from stages.errors import UsageError
 TEXT_FIELDS = ("text", "transcription", "transcript", "sentence", "text_normalized", "normalized_text")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id")
 _SHOWN = 20
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # Thai, Lao, Khmer, kana, Chinese characters
+_WORDS = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 @dataclass
@@ -148,6 +151,11 @@ def text_key(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(char if char.isalnum() else " " for char in folded.replace("'", "").replace("’", ""))
     return " ".join(words.split()) or folded.strip()
+
+
+def spoken_words(text: str) -> list[str]:
+    """Return the words of a text without case and punctuation; of scripts that leave no spaces, the characters."""
+    return _WORDS.findall(text_key(text))
 
 
 def chars_per_second(text: str, seconds: float) -> float:

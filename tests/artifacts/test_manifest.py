@@ -3,7 +3,7 @@
 import pytest
 
 from stages.artifacts.manifest import read_manifest, stays_inside, write_manifest
-from stages.artifacts.storage import write_json
+from stages.artifacts.storage import write_json, write_jsonl
 from stages.errors import UsageError
 
 ROW = {"id": "a-1", "audio": "clips/a-1.flac", "start": 0.0, "duration": 3.5, "speaker": "a", "text": "hello",
@@ -28,7 +28,8 @@ def test_the_fingerprint_follows_the_content(tmp_path):
 
 
 def test_all_bad_rows_are_reported_together(tmp_path):
-    write_manifest(tmp_path, [ROW, ROW, {**ROW, "id": "b", "audio": "../x.wav"}, {**ROW, "id": "c", "duration": "3"}])
+    bad = [ROW, ROW, {**ROW, "id": "b", "audio": "../x.wav"}, {**ROW, "id": "c", "duration": "3"}]
+    write_jsonl(tmp_path / "manifest.jsonl", bad)
     with pytest.raises(UsageError) as caught:
         read_manifest(tmp_path)
     for part in ("row 2: id `a-1`", "row 3: path `../x.wav` leaves", "row 4: field `duration`"):

@@ -248,3 +248,17 @@ def test_loud_samples_are_clipped_and_do_not_wrap(tmp_path):
 def test_long_ogg_files_do_not_crash_the_encoder(tmp_path):
     write_audio(tmp_path / "a.ogg", tone(60.0), RATE)
     assert audio_info(tmp_path / "a.ogg").num_samples == 60 * RATE
+
+
+@pytest.mark.parametrize("told", [0, 0xFFFFFFFF, 5_000_000_004 % 2**32])
+def test_a_wav_beyond_4_gb_is_read_whole_whatever_its_sizes_say(tmp_path, told):
+    path, sound = tmp_path / "a.wav", tone()
+    head = b"RIFF" + struct.pack("<I", told) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    with path.open("wb") as file:
+        file.write(head + b"data" + struct.pack("<I", max(told - 44, 0)))
+        file.seek(5_000_000_004 - 2 * len(sound))  # what is skipped takes no place on the disk
+        file.write((sound * 32767).astype("<i2").tobytes())
+    info = audio_info(path)
+    assert info.num_samples == (5_000_000_004 - 44) // 2
+    start = (info.num_samples - len(sound)) / RATE
+    assert np.abs(read_audio(path, start=start) - sound).max() < 1e-3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.artifacts.manifest import Manifest, Utterance
+from stages.artifacts.manifest import Manifest, Utterance, read_manifest, write_manifest
 from stages.audio.io import write_audio
 from stages.data import waveforms
 from stages.data.waveforms import (
@@ -27,6 +27,11 @@ def make_utterances(folder, seconds=(1.0, 2.0, 0.2), split="train") -> list[Utte
         write_audio(path, np.linspace(-0.9, 0.9, int(duration * RATE), dtype=np.float32), RATE)
         rows.append(Utterance(f"{split}{number}", path, 0.0, duration, "a", "x", split))
     return rows
+
+
+def manifest_of(folder, utterances) -> Manifest:
+    write_manifest(folder, [{**vars(row), "audio": row.audio.relative_to(folder).as_posix()} for row in utterances])
+    return read_manifest(folder)
 
 
 def test_a_crop_is_a_function_of_seed_step_and_index(tmp_path) -> None:
@@ -106,14 +111,14 @@ def test_crops_after_too_many_bad_files_end_too(tmp_path) -> None:
 
 def test_validation_uses_its_own_split_or_says_that_it_does_not(tmp_path, caplog) -> None:
     train, held_out = make_utterances(tmp_path), make_utterances(tmp_path, (1.0,), "validation")
-    both = Manifest(tmp_path, (*train, *held_out), "f")
+    both = manifest_of(tmp_path, [*train, *held_out])
     crops, validation = training_and_validation_crops(both, RATE, 2000, 0, "10%")
     assert (len(crops), len(validation)) == (2, 1)
     assert any("1 of 3 training utterances are shorter" in message for message in caplog.messages)
-    _, validation = training_and_validation_crops(Manifest(tmp_path, tuple(train), "f"), RATE, 2000, 0, "10%")
+    _, validation = training_and_validation_crops(manifest_of(tmp_path, train), RATE, 2000, 0, "10%")
     assert len(validation) == 2
     assert any("the manifest has no validation utterance" in message for message in caplog.messages)
-    short = Manifest(tmp_path, (*train, *make_utterances(tmp_path, (0.1,), "validation")), "f")
+    short = manifest_of(tmp_path, [*train, *make_utterances(tmp_path, (0.1,), "validation")])
     training_and_validation_crops(short, RATE, 2000, 0, "10%")
     assert any("no validation utterance is as long as a crop" in message for message in caplog.messages)
 

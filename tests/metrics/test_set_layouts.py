@@ -55,7 +55,7 @@ def test_a_manifest_is_read_as_the_stages_read_it(tmp_path):
     jsonl(tmp_path / "manifest.jsonl", row("a", speaker="ann", split="test", take=2),
           row("b", start=0.25, duration=0.5))
     listing, manifest = read_listing(tmp_path), read_manifest(tmp_path)
-    assert tuple(case.recording for case in listing.cases) == manifest.utterances
+    assert tuple(case.recording for case in listing.cases) == tuple(manifest.utterances)
     assert listing.fingerprint == manifest.fingerprint
     first = listing.cases[0]
     assert (first.id, first.text, first.speaker, first.split, first.extra) == (

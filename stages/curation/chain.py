@@ -1,0 +1,90 @@
+"""The steps of curating untranscribed recordings, in order, and running them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures.process import BrokenProcessPool
+
+from stages.config.stage_configs import CurateConfig
+from stages.curation.cutting import CUT
+from stages.curation.diarization import DIARIZE
+from stages.curation.duplicates import FINGERPRINT
+from stages.curation.filters import missing_for_language
+from stages.curation.gate import GATE
+from stages.curation.recordings import Recording
+from stages.curation.soundness import CHECK
+from stages.curation.steps import Step
+from stages.curation.throughput import hours_per_hour
+from stages.curation.transcription import TRANSCRIBE
+from stages.curation.voice_activity import VAD
+from stages.curation.work import WorkFolder, do_job
+from stages.errors import HalleError, MissingModelError, UsageError
+from stages.parallel import Workers
+from stages.progress import Progress
+
+log = logging.getLogger("halle.curate")
+
+STEPS: tuple[Step, ...] = (CHECK, GATE, FINGERPRINT, VAD, DIARIZE, TRANSCRIBE, CUT)
+
+
+def chosen_steps(config: CurateConfig) -> tuple[Step, ...]:
+    """Return the steps that this run does, in their order."""
+    return tuple(step for step in STEPS if step.name in config.steps)
+
+
+def missing_models(config: CurateConfig) -> dict[str, str]:
+    """Return step -> what has to be installed before it can run, for the chosen steps that lack something."""
+    missing = {step.name: step.missing(config) for step in chosen_steps(config)}
+    if "write" in config.steps:
+        missing["write"] = missing_for_language(config)
+    return {name: what for name, what in missing.items() if what}
+
+
+def refuse_missing_models(config: CurateConfig) -> None:
+    missing = missing_models(config)
+    if missing:
+        told = "; ".join(f"step `{name}` needs {what}" for name, what in missing.items())
+        present: list[str] = []  # what needs none of them
+        for step in STEPS:
+            if step.name not in missing and all(name in present or name not in config.steps for name in step.needs):
+                present.append(step.name)
+        can = [name for name in present if name in config.steps]
+        others = f", or do the others now: --steps {','.join(can)}" if can else ""
+        raise MissingModelError(told, f"choose another model{others}")
+
+
+def count_workers(config: CurateConfig, device: str, world_size: int) -> int:
+    """Return how many recordings a process works on at once: a graphics card serves one caller."""
+    if config.workers:
+        return config.workers
+    return (os.cpu_count() or 1) if device == "cpu" and world_size == 1 else 1
+
+
+def run_step(step: Step, recordings: tuple[Recording, ...], work: WorkFolder, workers: Workers) -> None:
+    """Run a step for those of the recordings that have no result of it yet."""
+    due = [recording for recording in recordings if work.is_due(step, recording)]
+    _refuse_lacking(step, due, work)
+    by_id = {recording.id: recording for recording in due}
+    progress = Progress(step.name, len(recordings), start=len(recordings) - len(due))
+    try:
+        for job, head in workers.map(do_job, [work.job(step, recording) for recording in due]):
+            work.learn(step, by_id[job.recording.id], head)
+            progress.advance(note=head.reason)
+    except BrokenProcessPool as error:
+        raise HalleError(f"a process of step `{step.name}` was killed, perhaps for want of memory",
+                         "run the same command again with fewer at once: -O workers=1") from error
+    finally:
+        progress.close()
+    speed = hours_per_hour(work.heads(step, recordings))
+    log.info("%s: %d recordings%s", step.name, len(recordings), f", {speed:.0f} hours an hour" if speed else "")
+
+
+def _refuse_lacking(step: Step, due: list[Recording], work: WorkFolder) -> None:
+    lacking = {name for recording in due for name in work.lacks(step, recording)}
+    if lacking:
+        names = [other.name for other in STEPS if other.name in lacking]
+        count = sum(bool(work.lacks(step, recording)) for recording in due)
+        raise UsageError(f"step `{step.name}` needs what {' and '.join(f'`{name}`' for name in names)} found, "
+                         f"which {count} of {len(due)} recordings lack",
+                         f"--steps {','.join([*names, step.name])}")
