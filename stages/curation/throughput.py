@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from stages.config.stage_configs import CurateConfig
 from stages.curation.work import Head
 
 PAPER_HOURS = 186_000.0  # section 6: podcasts that MinutesSpeech was made of
-# Hours of audio an hour and process, where nothing has been measured yet: one core of a server, MP3 of 44.1 kHz stereo.
-# The gate is that of dnsmos; squim-pesq reaches 6 there and is for a graphics card.
-MEASURED: dict[str, float] = {"gate": 450.0, "vad": 500.0}
+# Hours of audio an hour and process, where nothing has been measured yet: one core of a server (AMD EPYC), one voice in
+# FLAC of 44.1 kHz; MP3 of two channels takes a third longer to decode. squim-pesq is for a graphics card.
+MEASURED = {
+    "check": 840.0,
+    "gate dnsmos": 510.0,
+    "gate squim-pesq": 6.0,
+    "fingerprint": 1080.0,
+    "vad": 580.0,
+    "diarize resemblyzer": 140.0,
+    "transcribe pocketsphinx": 5.3,
+    "cut": 2100.0,
+}
 
 
 def hours_per_hour(heads: list[Head]) -> float | None:
@@ -20,20 +30,27 @@ def hours_per_hour(heads: list[Head]) -> float | None:
     return sum(head.seconds for head in measured) / took if took else None
 
 
-def estimate(hours: float, steps: list[str], done: dict[str, list[Head]]) -> dict:
-    """Return, per step and for all, the hours that one process would take for a corpus and for that of the paper.
+def speed_elsewhere(step: str, config: CurateConfig) -> float | None:
+    """Return what was measured of a step with the chosen model, None when it was not."""
+    models = {"gate": config.gate.estimator, "diarize": config.diarizer, "transcribe": config.transcriber}
+    return MEASURED.get(" ".join([step, *([models[step]] if step in models else [])]))
 
-    Speeds are what this output's own results took, else those in `MEASURED`; a step of unknown speed has none.
+
+def estimate(hours: float, done: dict[str, list[Head]], config: CurateConfig) -> dict:
+    """Return, per step and for all, the hours that one process would take for what is left and for the paper's corpus.
+
+    Speeds are what this output's own results took, else what was measured elsewhere; a step of unknown speed has none.
+    Nothing counts as dropped, so that it is rather too much.
     """
-    told, totals = {}, {"this_source": 0.0, "186000_hours": 0.0}
-    for name in steps:
-        here = hours_per_hour(done.get(name, []))
-        speed = here or MEASURED.get(name)
-        told[name] = {"hours_per_hour": speed and round(speed, 1), "measured": "here" if here else "elsewhere",
-                      "this_source": speed and round(hours / speed, 2),
-                      "186000_hours": speed and round(PAPER_HOURS / speed)}
-        for key in totals:
-            totals[key] += told[name][key] or 0.0
-    unknown = [name for name in steps if told[name]["hours_per_hour"] is None]
-    return {"steps": told, "process_hours": {key: round(value, 2) for key, value in totals.items()},
-            "without": unknown}
+    told = []
+    for name, heads in done.items():
+        here = hours_per_hour(heads)
+        speed = here or speed_elsewhere(name, config)
+        left = max(0.0, hours - sum(head.seconds for head in heads) / 3600)
+        told.append({"step": name, "hours_per_hour": speed and round(speed, 1),
+                     "measured": "here" if here else "elsewhere" if speed else "never",
+                     "hours_left": speed and round(left / speed, 2),
+                     "hours_for_186000": speed and round(PAPER_HOURS / speed)})
+    return {"steps": told,
+            "process_hours_left": round(sum(step["hours_left"] or 0.0 for step in told), 2),
+            "process_hours_for_186000": sum(step["hours_for_186000"] or 0 for step in told)}

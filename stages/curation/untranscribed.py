@@ -191,11 +191,11 @@ def plan_steps(corpus: Corpus, config: CurateConfig) -> dict:
         except AudioError:
             unreadable += 1
     hours = seconds / 3600
-    done = {step.name: work.heads(step, corpus.recordings) for step in chain.STEPS}
+    done = {step.name: work.heads(step, corpus.recordings) for step in chain.chosen_steps(config)}
     return {
         "hours": round(hours, 4),
         "unreadable": unreadable,
         "done": {name: len(heads) for name, heads in done.items()},
         "missing_models": chain.missing_models(config),
-        "estimate": estimate(hours, [name for name in config.steps if name != "write"], done),
+        "estimate": estimate(hours, done, config),
     }

@@ -1,6 +1,10 @@
 """Voice activity: when a recording holds speech, whoever speaks.
 
     recording -> a probability every 32 ms -> spans, by hysteresis -> short pauses closed, clicks dropped, edges padded
+
+Of 24 minutes with pauses of 0.1 to 2 s (tests/benchmarks/voice_activity.py), 2.3 % of an4's speech
+is missed and 0.5 % of Kathleen's and flite's; 6.3 % and 8.1 % of the silence is called speech. Not counting 0.1 s
+around where words begin and end, it is 1.1 and 0.1 %, and 0.3 and 0.6 %.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class ClusterSettings:
     The values are for Resemblyzer's vectors of 1.6 s; see tests/benchmarks/curation.py for how they were chosen.
     """
 
-    similarity: float = 0.66  # mean cosine between two clusters that become one
+    similarity: float = 0.67  # mean cosine between clusters that become one; less mixes speakers, more splits them
     least_speech: float = 0.8  # share of speech in a window that is clustered
     least_seconds: float = 3.0  # of windows in a voice; what is less joins the most similar one
     most_windows: int = 2500

@@ -4,8 +4,8 @@
 
 Pieces of 30 s of real and synthetic speech are spoilt by noise, music, babble, reverberation, band-limiting and
 clipping. PESQ compares with the unspoilt piece, however good that was, so the two cannot agree altogether. The
-threshold of the mean is where an estimator's verdict agrees best with PESQ above 2.5, the paper's threshold of PESQ as
-Squim estimates it; that of the deviation lies between recordings left alone and recordings spoilt in parts.
+threshold of the mean is where an estimator's verdict agrees with PESQ above 2.5, the paper's threshold of PESQ as Squim
+estimates it; that of the deviation lies between recordings left alone and recordings spoilt in parts.
 A measurement, not a test: nothing here can fail.
 """
 
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with kathleen/, an4/, barista/ and voices/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pieces", type=int, default=3, help="of a source, at most")
-    parser.add_argument("--p835", action="store_true", help="hear with P.835 too, which takes 16 times as long")
+    parser.add_argument("--p835", action="store_true", help="hear with P.835 too, which takes 15 times as long")
     options = parser.parse_args()
     estimators = {DNSMOS: DnsmosEstimator(), **({"p835": Overall()} if options.p835 else {})}
     found = measure(pieces_of(options.data, options.pieces), estimators)

@@ -25,6 +25,7 @@ from stages.audio.io import audio_info
 from stages.curate import plan, run
 from stages.curation import chain
 from stages.curation.readers import read_corpus
+from stages.curation.throughput import MEASURED
 from stages.curation.untranscribed import curate_untranscribed, open_work
 from stages.curation.work import belongs_to
 from stages.errors import BadInputsError, MissingModelError, UsageError
@@ -192,7 +193,7 @@ def test_a_recording_that_cannot_be_decoded_by_a_later_step_is_dropped(source, t
     steps = tuple(type(step)("vad", step.needs, step.settings, vanished) if step.name == "vad" else step
                   for step in chain.STEPS)
     monkeypatch.setattr(chain, "STEPS", steps)
-    run(config_of(source, tmp_path / "out"))
+    run(config_of(source, tmp_path / "out", max_bad="2"))
     rejected = {row["id"]: row["reason"] for row in storage.read_jsonl(tmp_path / "out" / "rejected.jsonl")}
     assert rejected["one"] == "MISSING"
 
@@ -227,9 +228,14 @@ def test_a_plan_counts_hours_and_estimates_from_what_was_measured(source, tmp_pa
     assert (found["layout"], found["recordings"], found["unreadable"]) == ("recordings", 7, 1)
     assert found["hours"] == pytest.approx(30.5 / 3600, abs=1e-4) and not (tmp_path / "out").exists()
     run(config.model_copy(update={"steps": ("check", "gate")}))
-    steps = plan(config)["estimate"]["steps"]
-    assert steps["check"]["measured"] == "here"
-    assert steps["check"]["186000_hours"] == pytest.approx(186_000 / steps["check"]["hours_per_hour"], rel=0.01)
+    estimate = plan(config)["estimate"]
+    check, _, vad, _, transcribe, _ = estimate["steps"]
+    assert (check["measured"], check["hours_left"], vad["measured"]) == ("here", 0.0, "elsewhere")
+    assert transcribe["hours_for_186000"] == round(186_000 / MEASURED["transcribe pocketsphinx"])
+    assert estimate["process_hours_for_186000"] == sum(step["hours_for_186000"] for step in estimate["steps"])
+    other = config_of(source, tmp_path / "other", steps=("transcribe",), transcriber="another")
+    (step,) = plan(other)["estimate"]["steps"]
+    assert (step["measured"], step["hours_for_186000"]) == ("never", None)
 
 
 # ---- kills and processes
