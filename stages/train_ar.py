@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from random import Random
 
 import torch
 from torch import Tensor
@@ -13,12 +16,16 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.samples import Sample
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
+from stages.data.alignments import Alignments, load_alignments, make_alignments
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
+from stages.data.token_codec import open_codec
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
+from stages.errors import UsageError
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
+from stages.randomness import derive_seed
 from stages.reports.run import update_report
 from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice, planned_speech
 from stages.training.loop import Run, check_run, train_once
@@ -26,6 +33,7 @@ from stages.training.optim import parameter_groups
 from stages.training.processes import pick_device
 
 STAGE = "train-ar"
+ALIGNMENTS = "alignments"  # folder of a run
 log = logging.getLogger("halle.train_ar")
 
 
@@ -37,7 +45,8 @@ def run(config: TrainARConfig) -> dict:
     process = Run(config)
     require_compiler(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
-                              lambda: ARTask(config, data, init, parents, voice and voice.to(process.device)),
+                              lambda: ARTask(config, data, init, parents, voice and voice.to(process.device),
+                                             _align(config, data, process)),
                               report=update_report)
     return {
         "run": config.out,
@@ -86,7 +95,20 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     parents = data.parents()
     init = open_init(config, "ar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
+    if config.model.text_pointer and not config.codec:
+        raise UsageError("expected the codec of the tokens for the aligner of a text pointer, got none",
+                         "give --codec CODEC, or -O model.text_pointer=false")
     return data, init, parents
+
+
+def _align(config: TrainARConfig, data: TokenData, process: Run) -> Alignments | None:
+    """Find out which token is said when, for a text pointer; only the main process does, and only once in a run."""
+    if not config.model.text_pointer:
+        return None
+    folder = Path(config.out) / ALIGNMENTS
+    process.processes.on_main(lambda: make_alignments(
+        folder, data, open_codec(config.codec, data).to(process.device), config.aligner, config.seed))  # fmt: skip
+    return load_alignments(folder, config.aligner, data.lowest.frame_rate)
 
 
 def _batch_plan(config: TrainARConfig, data: TokenData) -> BatchPlan:
@@ -98,9 +120,9 @@ class ARTask:
     """Cross-entropy of every stream's next code; streams weigh the same, tokens of a stream too (MusicGen)."""
 
     def __init__(self, config: TrainARConfig, data: TokenData, init: Checkpoint | None, parents: dict[str, str],
-                 voice: ARVoice | None = None):  # fmt: skip
+                 voice: ARVoice | None = None, alignments: Alignments | None = None):  # fmt: skip
         torch.manual_seed(config.seed)
-        self.config, self.data, self.parents = config, data, parents
+        self.config, self.data, self.parents, self.alignments = config, data, parents, alignments
         self.model = ARModel(model_config(config, data))
         self.init_report = start_from(self.model, init) if init else None
         self.longest = longest_heard(data, init)
@@ -115,7 +137,7 @@ class ARTask:
 
     def prepare(self, run: Run) -> None:
         """Stop a run whose model would speak otherwise than it is trained."""
-        batch = ar_batch(self.data, self.data.validation[:UTTERANCES]).to(run.device)
+        batch = self._whole(self.data.validation[:UTTERANCES]).to(run.device)
         checks = ar_checks(self.model, batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
         run.processes.on_main(partial(require_parity, checks, log))
 
@@ -123,7 +145,7 @@ class ARTask:
         """Return this process's utterances of the global batch, and whether they count."""
         items = self.plan.items((step - 1) * self.config.training.accumulation + micro)
         own, counted = rank_slice(items, run.rank, run.world_size)
-        return ar_batch(self.data, self.data.train[own]).to(run.device), counted
+        return self._whole(self.data.train[own], step).to(run.device), counted
 
     def train_step(self, batch: tuple[ARBatch, bool], run: Run) -> dict[str, Tensor]:
         own, counted = batch
@@ -134,18 +156,19 @@ class ARTask:
         run.backward((sums.losses / tokens).mean() * float(counted) * run.world_size)
         return {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
                 "tokens": tokens.sum() * self.config.training.accumulation,  # of a step: micro-batches are averaged
-                **_by_codebook("loss", losses / tokens)}  # fmt: skip
+                **self._by_stream("loss", losses / tokens)}  # fmt: skip
 
     def validate(self, run: Run) -> dict[str, float]:
         """Return loss and accuracy of true codes given true codes before them, also for each codebook."""
         items = self.data.validation[: self.config.training.validation_items]
-        total = torch.zeros(3, self.model.config.num_codebooks, device=run.device)
+        total = torch.zeros(3, self.model.num_streams, device=run.device)
         for part in chunks(ar_lengths(self.data, items), self.config.training.batch_tokens):
-            sums = self._sums(ar_batch(self.data, items[part]).to(run.device), run)
+            sums = self._sums(self._whole(items[part]).to(run.device), run)
             total += torch.stack([sums.losses, sums.tokens, sums.correct])
         losses, tokens, correct = total
         measures = {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
-                    **_by_codebook("loss", losses / tokens), **_by_codebook("accuracy", correct / tokens)}  # fmt: skip
+                    **self._by_stream("loss", losses / tokens),
+                    **self._by_stream("accuracy", correct / tokens)}  # fmt: skip
         if self.speech is not None:
             measures |= run.processes.on_main(partial(self.speech.speak, run.step)) or {}
         return {name: float(value) for name, value in measures.items()}
@@ -166,10 +189,24 @@ class ARTask:
         }
         return "ar", architecture, self.parents
 
+    def _whole(self, items: Sequence[int], step: int | None = None) -> ARBatch:
+        """Return utterances; in training (`step`) a text pointer also learns to go on from a prompt."""
+        if self.alignments is None:
+            return ar_batch(self.data, items)
+
+        def advances(index: int, name: str):
+            random = None if step is None else Random(derive_seed(self.config.seed, "prompt", step, name))
+            return self.alignments.advances(index, random)
+
+        return ar_batch(self.data, items, advances)
+
     def _sums(self, batch: ARBatch, run: Run) -> CodebookSums:
         with run.autocast():
             return self.model.loss(batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
 
+    def _by_stream(self, name: str, values: Tensor) -> dict[str, Tensor]:
+        own = [f"codebook{index}" for index in range(1, self.model.config.num_codebooks + 1)]
+        names = ["pointer", *own] if self.model.config.text_pointer else own
+        return {f"{name}.{stream}": value for stream, value in zip(names, values, strict=True)}
 
-def _by_codebook(name: str, values: Tensor) -> dict[str, Tensor]:
-    return {f"{name}.codebook{index}": value for index, value in enumerate(values, start=1)}
+

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from two_processes import check_two_processes
 
 from stages import train_ar
+from stages.config.aligner import AlignerConfig
 from stages.config.models import ARConfig, TransformerConfig
 from stages.config.stage_configs import LMTrainingConfig, TrainARConfig
 from stages.data.tokens import open_tokens
@@ -19,12 +20,16 @@ from stages.training.loop import Run
 TINY = ARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64, dropout=0.1))
 
 
+POINTER = {"model": TINY.model_copy(update={"text_pointer": True}), "aligner": AlignerConfig(steps=3)}
+
+
 def make_config(tokens, out, steps=4, **changes):
     training = {"steps": steps, "learning_rate": 3e-3, "batch_tokens": 400, "validate_every": 1000, "save_every": 5,
                 "log_every": 1, "schedule_steps": 10, "transcriber": None}  # fmt: skip
     training.update(changes.pop("training", {}))
     return TrainARConfig(
-        tokens=str(tokens), out=str(out), device="cpu", model=TINY, training=LMTrainingConfig(**training), **changes
+        tokens=str(tokens), out=str(out), device="cpu", training=LMTrainingConfig(**training),
+        **{"model": TINY, **changes},
     )
 
 
@@ -65,6 +70,37 @@ def test_five_and_five_steps_equal_ten_bit_for_bit_and_fifteen_go_on(halle_token
     again = train_ar.run(make_config(halle_tokens[0], tmp_path / "whole", steps=10))
     assert again["steps"] == 10 and len(losses(tmp_path / "whole")) == 10
     assert train_ar.run(make_config(halle_tokens[0], tmp_path / "whole", steps=15))["steps"] == 15
+
+
+@pytest.mark.parametrize("system", ["halle", "valle"])
+def test_with_a_text_pointer_five_and_five_steps_equal_ten_too(system, halle_tokens, valle_tokens, tmp_path):
+    store, codec = halle_tokens if system == "halle" else valle_tokens
+    with_pointer = {"codec": str(codec), **POINTER, "training": {"validation_utterances": 2}}
+    whole = train_ar.run(make_config(store, tmp_path / "whole", steps=10, **with_pointer))
+    train_ar.run(make_config(store, tmp_path / "halves", steps=5, **with_pointer))
+    halves = train_ar.run(make_config(store, tmp_path / "halves", steps=10, **with_pointer))
+    first, second = weights(whole), weights(halves)
+    assert all(torch.equal(first[name], second[name]) for name in first) and "pointer.project.weight" in first
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+    last = logged(tmp_path / "whole")[-1]
+    assert {"validation.loss.pointer", "validation.loss.codebook1", "validation.sample.ended"} <= set(last)
+    assert ("validation.loss.codebook2" in last) == (system == "halle")
+
+
+def test_a_model_without_a_text_pointer_does_not_start_one_with(valle_tokens, tmp_path):
+    train_ar.run(make_config(valle_tokens[0], tmp_path / "plain", steps=1))
+    config = make_config(valle_tokens[0], tmp_path / "ar", codec=str(valle_tokens[1]), init=str(tmp_path / "plain"),
+                         **POINTER)  # fmt: skip
+    with pytest.raises(UsageError, match="expected a model with a text pointer") as caught:
+        train_ar.run(config)
+    assert caught.value.hint == "set -O model.text_pointer=false"
+
+
+def test_a_text_pointer_needs_the_codec_for_its_aligner(halle_tokens, tmp_path):
+    for begin in (train_ar.run, train_ar.plan):
+        with pytest.raises(UsageError, match="expected the codec of the tokens for the aligner of a text pointer"):
+            begin(make_config(halle_tokens[0], tmp_path / "ar", **POINTER))
+    assert not (tmp_path / "ar").exists()
 
 
 def test_halle_starts_from_valle_and_reports_what_is_new(halle_tokens, valle_tokens, tmp_path, caplog):

@@ -271,6 +271,9 @@ class ARConfig(Settings):
     codebook_size: int = Field(1024, ge=2)
     text_vocab_size: int = Field(258, ge=4)  # Table 13
     text_attention: Literal["causal", "bidirectional"] = "causal"  # inferred: Audiocraft's mask
+    # ours: the paper's model finds its place by attention, for which small models and small corpora do not suffice
+    text_pointer: bool = Field(
+        False, description="write how far the text is read in a stream before the codes, and be shown the text there")
 
 
 class NARConfig(Settings):

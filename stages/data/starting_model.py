@@ -86,6 +86,11 @@ def start_from(model: ARModel | NARModel, init: Checkpoint) -> InitReport:
     if ours != theirs:
         raise UsageError(f"nothing of `{init.folder}` fits: expected a model {ours} wide, got {theirs}",
                          f"take its sizes with --preset finetune, or set -O model.transformer.dim={theirs}")
+    pointer = "text_pointer"  # with one, other streams have the same numbers
+    here = getattr(model.config, pointer, False)
+    if here != init.architecture["model"].get(pointer, False):
+        raise UsageError(f"expected a model {'with' if here else 'without'} a text pointer, got `{init.folder}`",
+                         f"set -O model.{pointer}={str(not here).lower()}")
     report = model.load_from(init.tensors)
     report.log(log, init.folder)
     return report

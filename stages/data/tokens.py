@@ -7,7 +7,7 @@ crop's edge. Which clip and prompt an utterance gives at a step is a pure functi
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -119,7 +119,7 @@ def _split(store: TokenMixture, lowest: str) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class ARBatch:
-    """Text [batch, tokens] and codes [batch, codebooks, frames], zero-padded, with their lengths [batch]."""
+    """Text [batch, tokens] and codes [batch, streams, frames], zero-padded, with their lengths [batch]."""
 
     text: Tensor
     text_lengths: Tensor
@@ -136,11 +136,15 @@ def ar_lengths(data: TokenData, items: np.ndarray) -> np.ndarray:
     return np.stack([data.store.lengths("text")[items], steps], axis=1)
 
 
-def ar_batch(data: TokenData, items: Sequence[int]) -> ARBatch:
-    """Return whole utterances, padded."""
+def ar_batch(data: TokenData, items: Sequence[int], advances: Callable[[int, str], np.ndarray] | None = None
+             ) -> ARBatch:  # fmt: skip
+    """Return whole utterances, padded; `advances` (index, id), of a text pointer, are a stream before the codes."""
     utterances = [data.store[index] for index in items]
     text, text_lengths = _pad([utterance.text_tokens for utterance in utterances])
     codes = [utterance.codes[data.lowest.name].T[: data.lowest.num_codebooks] for utterance in utterances]
+    if advances is not None:
+        codes = [np.concatenate([advances(int(index), utterance.id)[None], own])
+                 for index, utterance, own in zip(items, utterances, codes, strict=True)]  # fmt: skip
     return ARBatch(text, text_lengths, *_pad(codes))
 
 

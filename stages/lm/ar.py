@@ -6,6 +6,7 @@
 One end frame follows the codes before they are delayed. Every stream reads the id `codebook_size`
 where it has nothing to say (the fill, and the start); on stream 0's head that same class is the end.
 HALL-E reads six streams at 8 Hz; VALL-E is this model with one (section 5, appendix A.2).
+With a text pointer (ours) one more stream goes before the codes: see `stages.lm.pointer`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from stages.config.models import ARConfig
 from stages.lm.delay import delay, undelay
+from stages.lm.pointer import TextPointer, counted, places_after
 from stages.lm.transformer import (
     Context,
     InitReport,
@@ -41,7 +43,7 @@ def visible_columns(needed: int, capacity: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Delayed inputs and targets [batch, codebooks, steps], and which targets count."""
+    """Delayed inputs and targets [batch, streams, steps], and which targets count."""
 
     inputs: Tensor
     targets: Tensor
@@ -70,6 +72,9 @@ class Decoding:
     column: Tensor  # [1], the next one: `width` on the device
     steps: Tensor  # [batch], each item's position in its own audio
     readable: Tensor
+    text: Tensor  # [batch, tokens, dim], embedded, and
+    text_lengths: Tensor  # [batch]: what a text pointer reads, from
+    place: Tensor  # [batch], the token reached
 
 
 def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
@@ -93,28 +98,35 @@ def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
 
 
 class ARModel(nn.Module):
-    """Predict `codes` [batch, codebooks, frames] from `text` [batch, tokens] with a causal transformer."""
+    """Predict `codes` [batch, streams, frames] from `text` [batch, tokens] with a causal transformer.
+
+    Streams are the codebooks; with a text pointer its advances come before them, here and in all that is generated.
+    """
 
     def __init__(self, config: ARConfig):
         super().__init__()
         self.config = config
+        self.num_streams = config.num_codebooks + config.text_pointer
         dim = config.transformer.dim
         self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
         self.audio_embeddings = nn.ModuleList(
-            nn.Embedding(config.codebook_size + 1, dim) for _ in range(config.num_codebooks)
+            nn.Embedding(config.codebook_size + 1, dim) for _ in range(self.num_streams)
         )
+        self.pointer = TextPointer(dim) if config.text_pointer else None
         self.transformer = Transformer(config.transformer)
         self.heads = nn.ModuleList(
-            nn.Linear(dim, config.codebook_size + (index == 0)) for index in range(config.num_codebooks)
+            nn.Linear(dim, config.codebook_size + (index == 0)) for index in range(self.num_streams)
         )
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
         init_table(self.text_embedding)
         for table in self.audio_embeddings:
-            init_table(table, self.config.num_codebooks)
+            init_table(table, self.num_streams)
         for head in self.heads:
             init_linear(head)
+        if self.pointer is not None:
+            self.pointer.reset_parameters()
 
     @property
     def fill(self) -> int:
@@ -150,14 +162,15 @@ class ARModel(nn.Module):
     def begin(
         self, text: Tensor, text_lengths: Tensor, late: Tensor, step_lengths: Tensor, capacity: int
     ) -> tuple[Tensor, Decoding]:
-        """Read the text and the delayed prompt [batch, codebooks, steps] in one pass and open a cache.
+        """Read the text and the delayed prompt [batch, streams, steps] in one pass and open a cache.
 
         `step_lengths` [batch] are the real steps of each prompt; `capacity` bounds the columns. Return the logits
-        [batch, codebooks, codebook_size + 1] for the step after the prompt, and the state that `advance` goes on
+        [batch, streams, codebook_size + 1] for the step after the prompt, and the state that `advance` goes on
         from. Streams that cannot end have -inf in the last class.
         """
         inputs = F.pad(late, (1, 0), value=self.fill)
-        packed = self._pack(text, text_lengths, self._embed_audio(inputs, torch.zeros_like(text_lengths)))
+        embedded, places = self.text_embedding(text), places_after(inputs[:, 0], self.fill, text_lengths)
+        packed = self._pack(text, text_lengths, self._embed_all(text, text_lengths, inputs))
         lengths = text_lengths + step_lengths + 1
         width = int(lengths.max())
         packed = packed[:, :width]
@@ -168,6 +181,9 @@ class ARModel(nn.Module):
             column=columns[width - 1 : width] + 1,
             steps=step_lengths + 1,
             readable=(columns < lengths[:, None])[:, None, None],
+            text=embedded,
+            text_lengths=text_lengths,
+            place=places[:, -1].contiguous(),
         )
         mask = self._mask(text_lengths, width)
         context = Context(causal=True, mask=mask, cache=state.cache, columns=columns[:width], visible=width)
@@ -175,7 +191,7 @@ class ARModel(nn.Module):
         return self._logits(hidden[torch.arange(len(hidden), device=text.device), lengths - 1]), state
 
     def advance(self, column: Tensor, state: Decoding) -> Tensor:
-        """Read one delayed column [batch, codebooks]; return the logits for the next, as `begin` does."""
+        """Read one delayed column [batch, streams]; return the logits for the next, as `begin` does."""
         state.width += 1
         return self.step(column, state, visible_columns(state.width, state.cache.capacity, VISIBLE_COLUMNS))
 
@@ -188,13 +204,18 @@ class ARModel(nn.Module):
         context = Context(
             mask=state.readable[..., :visible], cache=state.cache, columns=state.column, visible=visible
         )
-        hidden = self.transformer(self._embed_audio(column.unsqueeze(-1), state.steps), context)[:, 0]
+        audio = self._embed_audio(column.unsqueeze(-1), state.steps)
+        if self.pointer is not None:
+            state.place += counted(column[:, 0], self.fill)
+            torch.minimum(state.place, state.text_lengths - 1, out=state.place)
+            audio = audio + self.pointer(state.text, state.text_lengths, state.place.unsqueeze(-1))
+        hidden = self.transformer(audio, context)[:, 0]
         state.column += 1
         state.steps += 1
         return self._logits(hidden)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        """Return what the heads say of hidden [batch, dim]: [batch, codebooks, codebook_size + 1]."""
+        """Return what the heads say of hidden [batch, dim]: [batch, streams, codebook_size + 1]."""
         first, *others = (head(hidden).float() for head in self.heads)
         return torch.stack([first, *(F.pad(other, (0, 1), value=-torch.inf) for other in others)], dim=1)
 
@@ -203,14 +224,22 @@ class ARModel(nn.Module):
         return load_matching(self, state)
 
     def _hidden(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
-        """Return the outputs [batch, steps, dim] over delayed inputs [batch, codebooks, steps]."""
-        packed = self._pack(text, text_lengths, self._embed_audio(inputs, torch.zeros_like(text_lengths)))
+        """Return the outputs [batch, steps, dim] over delayed inputs [batch, streams, steps]."""
+        packed = self._pack(text, text_lengths, self._embed_all(text, text_lengths, inputs))
         hidden = self.transformer(packed, Context(causal=True, mask=self._mask(text_lengths, packed.shape[1])))
         index = text_lengths[:, None] + torch.arange(inputs.shape[-1], device=text.device)
         return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
 
+    def _embed_all(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
+        """Embed delayed inputs from their first step on, with the text where they read: [batch, steps, dim]."""
+        audio = self._embed_audio(inputs, torch.zeros_like(text_lengths))
+        if self.pointer is None:
+            return audio
+        places = places_after(inputs[:, 0], self.fill, text_lengths)
+        return audio + self.pointer(self.text_embedding(text), text_lengths, places)
+
     def _embed_audio(self, late: Tensor, first_steps: Tensor) -> Tensor:
-        """Sum the streams' entries and the positions: [batch, codebooks, steps] -> [batch, steps, dim]."""
+        """Sum the streams' entries and the positions: [batch, streams, steps] -> [batch, steps, dim]."""
         summed = sum(table(late[:, index]) for index, table in enumerate(self.audio_embeddings))
         positions = first_steps[:, None] + torch.arange(late.shape[-1], device=late.device)
         return summed + sinusoids(positions, summed.shape[-1]).to(summed.dtype)

@@ -120,7 +120,7 @@ def generate_batch(
 
 
 def _check(ar: ARModel, texts: Sequence[Tensor], prompts: Sequence[Tensor | None], sampling: Sampling) -> None:
-    wanted = ar.config.num_codebooks
+    wanted = ar.num_streams
     for prompt in prompts:
         if prompt is not None and prompt.shape[0] != wanted:
             raise UsageError(f"expected a prompt of {wanted} codebooks, got `{prompt.shape[0]}`")
@@ -145,7 +145,7 @@ class _Writer:
     def __init__(self, ar, texts, prompts, sampling, generators, cuda_graphs):
         self.ar, self.sampling, self.generators = ar, sampling, generators
         self.device = ar.text_embedding.weight.device
-        self.num_codebooks = ar.config.num_codebooks
+        self.num_codebooks = ar.num_streams  # the advances of a text pointer are one
         prompts = [torch.zeros(self.num_codebooks, 0, dtype=torch.long) if item is None else item for item in prompts]
         self.prompts = [item.to(self.device).long() for item in prompts]
         padded, self.prompt_frames = _stack(self.prompts, self.device)

@@ -15,6 +15,7 @@ from stages.config.stage_configs import SpeechConfig
 from stages.errors import UsageError
 from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.nar import Refinement, refine
+from stages.lm.pointer import with_advances
 from stages.randomness import derive_seed
 from stages.synthesis.long_script import paragraphs_of, sentences_of
 from stages.synthesis.model import SpeechModel
@@ -68,7 +69,8 @@ class SpeechPipeline:
         """
         request = take.request
         left = request.max_frames - (frame - request.prefix_codes.shape[-1])
-        return self.render(request, self._generate([request], [take.codes[:, :frame]], left, [seed])[0], seed)
+        kept = take.codes if take.advances is None else torch.cat([take.advances, take.codes])
+        return self.render(request, self._generate([request], [kept[:, :frame]], left, [seed])[0], seed)
 
     def takes(self, requests: Sequence[Request], advance: Advance | None = None) -> list[Take]:
         """Write all requests at once, then render and, if asked for, improve them one by one."""
@@ -90,7 +92,7 @@ class SpeechPipeline:
             indices = list(group)
             batch = [requests[index] for index in indices]
             counter = _Counter(batch, advance)
-            codes, seeds = [request.prefix_codes for request in batch], [request.seed for request in batch]
+            codes, seeds = [self._begun(request) for request in batch], [request.seed for request in batch]
             written |= zip(indices, self._generate(batch, codes, max_frames, seeds, counter.step), strict=True)
             counter.finish()
         return [written[index] for index in range(len(requests))]
@@ -98,13 +100,15 @@ class SpeechPipeline:
     def render(self, request: Request, generation: Generation, seed: int) -> Take:
         """Refine what the AR wrote and decode it, the prefix included."""
         unit = alignment_frames(self.model.codec)
-        codes = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
+        written = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
+        advances, codes = (written[:1], written[1:]) if self.model.ar.config.text_pointer else (None, written)
         watch = _Stopwatch()
         streams = self._refine(request, codes, _generator(seed, "nar"))
         watch.lap("nar_seconds")
         waveform = self._decode(streams)
         watch.lap("decode_seconds")
-        return Take(request, codes, generation.stop_reason, generation.steps, streams, waveform, watch.laps)
+        return Take(request, codes, generation.stop_reason, generation.steps, streams, waveform, watch.laps,
+                    advances=advances)
 
     def request(self, text: str, prefix: Prefix, seed: int, max_frames: int, expected_frames: int) -> Request:
         """Prepare one pass that speaks `text` after `prefix`."""
@@ -144,6 +148,16 @@ class SpeechPipeline:
         """Return the codes [codebooks, frames] of the AR's stream."""
         lowest = self.model.codec.hierarchy.lowest
         return prefix.streams[lowest.name][0, : self.model.ar.config.num_codebooks]
+
+    def _begun(self, request: Request) -> Tensor:
+        """Return what the AR goes on from: the prefix's codes, and before them where its text is read."""
+        if not self.model.ar.config.text_pointer:
+            return request.prefix_codes
+        before = len(request.tokens) - 1 - request.own_tokens
+        if not request.prefix.text:  # the prefix says the beginning of the text
+            frames = request.prefix_codes.shape[-1]
+            before = round(request.own_tokens * frames / (frames + request.expected_frames))
+        return with_advances(request.prefix_codes, before)
 
     def _generate(self, requests: Sequence[Request], codes: Sequence[Tensor], max_frames: int, seeds: Sequence[int],
                   on_step: Callable[[], None] | None = None) -> list[Generation]:

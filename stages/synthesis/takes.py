@@ -52,7 +52,8 @@ class Request:
 class Take:
     """One pass spoken. `codes` [codebooks, frames] and `waveform` [samples] begin with the prefix.
 
-    `seconds` says how long each part of the work took; `notes` are what a check found and did, for the report.
+    `seconds` says how long each part of the work took; `notes` are what a check found and did, for the report;
+    `advances` [1, frames] are those of an AR model with a text pointer.
     """
 
     request: Request
@@ -63,6 +64,7 @@ class Take:
     waveform: np.ndarray
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
+    advances: Tensor | None = None
 
     @property
     def num_frames(self) -> int:

@@ -28,6 +28,7 @@ from stages.errors import UsageError
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, generate
 from stages.lm.nar import NARModel, Refinement, refine
+from stages.lm.pointer import with_advances
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import numbers_of
@@ -180,7 +181,8 @@ class ARVoice:
     def say(self, ar: ARModel, seed: int, script: Script) -> Take:
         """Write the script's codes with `ar` and make them heard; the same seed gives the same."""
         device, lowest = _device(ar), self.codec.hierarchy.lowest
-        text = torch.tensor(script.text_tokens(), device=device)
+        tokens = script.text_tokens()
+        text = torch.tensor(tokens, device=device)
         prompt = None if script.prompt is None else streams_of(script.prompt, device)
         given = None if prompt is None else prompt[lowest.name][0, : lowest.num_codebooks]
         rule = SamplingConfig()  # as `halle synth`, told nothing else
@@ -188,8 +190,10 @@ class ARVoice:
         drawing = Sampling(limit, 1, rule.temperature, rule.top_k, rule.top_p, rule.repetition_window,
                            rule.repetition_ratio)  # fmt: skip
         generator = torch.Generator().manual_seed(derive_seed(seed, "sample", script.utterance.id))
-        written = generate(ar, text, given, drawing, generator)
-        waveform = self._decode(written.codes[None], text[None], prompt)
+        before = len(tokens) - len(script.utterance.text_tokens)  # of the prompt
+        start = with_advances(given, before) if given is not None and ar.config.text_pointer else given
+        written = generate(ar, text, start, drawing, generator)
+        waveform = self._decode(written.codes[None, -lowest.num_codebooks :], text[None], prompt)
         begins = 0 if given is None else given.shape[-1] * lowest.hop_length
         return Take(waveform[begins:], written.stop_reason == "end")
 

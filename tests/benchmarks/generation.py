@@ -39,6 +39,7 @@ from stages.lm.delay import delay
 from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.inference import GraphedSteps, load_for_speaking, weight_dtype
 from stages.lm.nar import NARModel, Refinement, refine
+from stages.lm.pointer import with_advances
 
 PROMPT_SECONDS, WINDOW_SECONDS, LATENT_RATE = 3.0, 28.0, 48.0
 TOKENS_PER_SECOND = 8.5  # 150 words a minute, 3.4 tokens each
@@ -389,6 +390,8 @@ def measure_divergence(run: str, store: str, precision: str = "int8", num_uttera
         utterance = tokens.utterance(index)
         codes = torch.from_numpy(utterance.codes["quant1"].astype("int64")).T
         text = torch.from_numpy(utterance.text_tokens.astype("int64"))
+        if models[0].config.text_pointer:
+            codes = with_advances(codes, len(text))
         exact, coarse = (predictions(model, text, codes) for model in models)
         divergence = (exact.exp() * (exact - coarse).nan_to_num(0.0)).sum(-1)
         total, count = total + float(divergence.sum()), count + divergence.numel()
@@ -398,7 +401,7 @@ def measure_divergence(run: str, store: str, precision: str = "int8", num_uttera
 
 
 def predictions(ar: ARModel, text: Tensor, codes: Tensor) -> Tensor:
-    """Return log-probabilities [steps, codebooks, classes] of cached steps along true codes [codebooks, frames].
+    """Return log-probabilities [steps, streams, classes] of cached steps along true codes [streams, frames].
 
     Only steps at which every stream has a code to say.
     """
@@ -406,9 +409,9 @@ def predictions(ar: ARModel, text: Tensor, codes: Tensor) -> Tensor:
     none = torch.zeros(1, dtype=torch.long)
     logits, state = ar.begin(text[None], torch.tensor([len(text)]), late[..., :0], none, len(text) + late.shape[-1] + 1)
     found = [logits]
-    for step in range(late.shape[-1] - ar.config.num_codebooks):
+    for step in range(late.shape[-1] - ar.num_streams):
         found.append(ar.advance(late[..., step], state))
-    return torch.cat(found[ar.config.num_codebooks - 1 :]).log_softmax(-1)
+    return torch.cat(found[ar.num_streams - 1 :]).log_softmax(-1)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from stages.data.tokens import TokenData, open_tokens
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, generate
 from stages.lm.nar import NARModel, Refinement, refine
+from stages.lm.pointer import with_advances
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import paired_difference, summarise
@@ -85,8 +86,10 @@ def spoken_codes(codec: Codec, path: str) -> Callable[[Script], Tensor]:
     def write(script: Script) -> Tensor:
         prompt = recorded(replace(script, utterance=script.prompt))
         text = torch.tensor(script.text_tokens())
-        most = recorded(script).shape[-1]
-        return generate(ar, text, prompt[0], Sampling(max_frames=most), torch.Generator().manual_seed(0)).codes[None]
+        start = with_advances(prompt[0], len(script.prompt.text_tokens) - 1) if ar.config.text_pointer else prompt[0]
+        rule = Sampling(max_frames=recorded(script).shape[-1])
+        codes = generate(ar, text, start, rule, torch.Generator().manual_seed(0)).codes
+        return codes[None, -ar.config.num_codebooks :]
 
     return write
 

@@ -10,7 +10,7 @@ SIZE, STREAMS = 11, 6
 TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
 
 
-def make_ar(num_codebooks=STREAMS, attention="causal"):
+def make_ar(num_codebooks=STREAMS, attention="causal", pointer=False):
     torch.manual_seed(0)
     config = ARConfig(
         transformer=TINY,
@@ -18,6 +18,7 @@ def make_ar(num_codebooks=STREAMS, attention="causal"):
         codebook_size=SIZE,
         text_vocab_size=20,
         text_attention=attention,
+        text_pointer=pointer,
     )
     return ARModel(config).eval()
 

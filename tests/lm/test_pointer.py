@@ -1,0 +1,86 @@
+import pytest
+import torch
+from tiny_lm import SIZE, STREAMS, make_ar, utterance
+
+from stages.lm.generate import Sampling, generate
+from stages.lm.parity import ar_checks
+from stages.lm.pointer import AFTER, BEFORE, TextPointer, even_advances, places_after, with_advances
+
+
+def test_places_are_sums_of_advances_that_stay_within_the_text():
+    advances = torch.tensor([[9, 1, 0, 2, 9, 3], [0, 0, 1, 1, 1, 1]])
+    lengths = torch.tensor([5, 3])
+    slow = []
+    for row, length in zip(advances.tolist(), lengths.tolist(), strict=True):
+        place, found = 0, []
+        for advance in row:
+            place = min(place + (0 if advance == 9 else advance), length - 1)
+            found.append(place)
+        slow.append(found)
+    assert places_after(advances, 9, lengths).tolist() == slow == [[0, 1, 1, 3, 3, 4], [0, 0, 1, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("num_tokens, num_frames", [(1, 4), (5, 3), (7, 7), (30, 24), (3, 50)])
+def test_a_prompt_is_read_evenly_to_its_last_token(num_tokens, num_frames):
+    reached = even_advances(num_tokens, num_frames).cumsum(0)
+    assert reached[-1] == num_tokens - 1 and (even_advances(num_tokens, num_frames) >= 0).all()
+    exact = (torch.arange(num_frames) + 1) * (num_tokens - 1) / num_frames
+    assert ((exact - reached >= 0) & (exact - reached < 1)).all()
+
+
+def test_the_text_around_a_place_is_shown_and_no_other():
+    pointer, text = TextPointer(8), torch.randn(1, 12, 8)
+    length, place = torch.tensor([10]), torch.tensor([[5]])
+    shown = pointer(text, length, place)
+    for token in range(12):
+        other = text.clone()
+        other[0, token] += 1
+        changed = not torch.equal(pointer(other, length, place), shown)
+        assert changed == (5 - BEFORE <= token <= 5 + AFTER)
+    behind = text.clone()
+    behind[0, 10:] += 1
+    assert torch.equal(pointer(behind, length, torch.tensor([[9]])), pointer(text, length, torch.tensor([[9]])))
+
+
+def pointed_batch(num_codebooks):
+    text, codes = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, num_codebooks + 1, 14, dtype=torch.long)
+    for row, (tokens, frames) in enumerate(((9, 14), (6, 11))):
+        own, said = utterance(tokens, frames, num_codebooks, seed=row)
+        text[row, :tokens], codes[row, :, :frames] = own[0], with_advances(said[0], tokens)
+    return text, torch.tensor([9, 6]), codes, torch.tensor([14, 11])
+
+
+@pytest.mark.parametrize("num_codebooks", [1, STREAMS])
+def test_a_model_with_a_pointer_speaks_as_it_is_trained(num_codebooks):
+    model = make_ar(num_codebooks, pointer=True)
+    checks = list(ar_checks(model, *pointed_batch(num_codebooks)))
+    assert len(checks) == 3 and all(check.passed for check in checks), [str(check) for check in checks]
+
+
+def test_a_pointer_that_stands_still_in_generation_is_noticed(monkeypatch):
+    monkeypatch.setattr("stages.lm.ar.counted", lambda advances, fill: torch.zeros_like(advances))
+    assert not all(check.passed for check in ar_checks(make_ar(pointer=True), *pointed_batch(STREAMS)))
+
+
+def test_a_model_follows_the_text_at_its_pointer_alone():
+    """Text behind the pointer's reach is seen by attention only, which is cut off here."""
+    model = make_ar(pointer=True)
+    for block in model.transformer.blocks:
+        torch.nn.init.zeros_(block.self_attention.output.weight)
+    text, lengths, codes, frames = pointed_batch(STREAMS)
+    codes[:, 0] = 0  # the pointer stays at the first token
+    near, far = text.clone(), text.clone()
+    near[:, 1] = (near[:, 1] + 1) % 20
+    far[:, AFTER + 1] = (far[:, AFTER + 1] + 1) % 20
+    before = model.log_probabilities(text, lengths, codes, frames)
+    assert not torch.allclose(model.log_probabilities(near, lengths, codes, frames), before)
+    assert torch.equal(model.log_probabilities(far, lengths, codes, frames), before)
+
+
+def test_the_advances_of_a_prompt_are_kept_in_what_is_generated():
+    text, codes = utterance(8, 12)
+    prompt = with_advances(codes[0], 5)
+    spoken = generate(make_ar(pointer=True), text[0], prompt, Sampling(max_frames=6, min_frames=6),
+                      torch.Generator().manual_seed(0))  # fmt: skip
+    assert spoken.codes.shape == (STREAMS + 1, 18) and torch.equal(spoken.codes[:, :12], prompt)
+    assert (spoken.codes < SIZE).all()

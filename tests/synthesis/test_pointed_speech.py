@@ -1,0 +1,48 @@
+"""Speech of an AR model with a text pointer: what goes on from a prompt, and what is handed on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_voice import LONG, SENTENCES, TEXTS, TINY, tiny_model, tiny_pipeline, tiny_prompt
+
+from stages.config.models import ARConfig
+from stages.lm.ar import ARModel
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    ar = ARModel(ARConfig(transformer=TINY, num_codebooks=2, codebook_size=16, text_vocab_size=60, text_pointer=True))
+    return replace(tiny_model(), ar=ar.eval())
+
+
+def takes_of(model, text, prompt, **settings):
+    takes = []
+    pipeline = tiny_pipeline(model, lambda _, take: takes.append(take) or take, max_seconds=4.0, **settings)
+    return pipeline, pipeline.speak(text, prompt, seed=1), takes
+
+
+def test_the_prompt_s_text_is_read_over_the_prompt_and_codes_are_the_codec_s_alone(model):
+    prompt = tiny_prompt(model)
+    pipeline, speech, (take, *_) = takes_of(model, SENTENCES[0], prompt)
+    frames = take.request.prefix_codes.shape[-1]
+    assert frames > 0 and int(take.advances[0, :frames].sum()) == pipeline.count(TEXTS[0]) - 1
+    assert take.codes.shape[0] == speech.codes.shape[0] == 2 and take.advances.shape == (1, take.codes.shape[1])
+    assert torch.equal(take.codes[:, :frames], prompt.streams["quant1"][0])
+
+
+def test_a_prompt_that_says_the_beginning_of_the_text_is_read_in_proportion(model):
+    _, _, (take, *_) = takes_of(model, SENTENCES[0], tiny_prompt(model, text=""), single_pass=True)
+    request, frames = take.request, take.request.prefix_codes.shape[-1]
+    share = frames / (frames + request.expected_frames)
+    assert int(take.advances[0, :frames].sum()) == round(share * request.own_tokens) - 1
+
+
+def test_what_is_spoken_again_keeps_its_codes_and_where_they_are_read(model):
+    pipeline, _, (take, *_) = takes_of(model, LONG, tiny_prompt(model))
+    frame = take.request.prefix_codes.shape[-1] + 10
+    again = pipeline.continue_from(take, frame, seed=9)
+    assert torch.equal(again.codes[:, :frame], take.codes[:, :frame])
+    assert torch.equal(again.advances[:, :frame], take.advances[:, :frame])
+    assert not torch.equal(again.codes[:, frame : frame + 20], take.codes[:, frame : frame + 20])
