@@ -11,11 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from stages.artifacts import storage
-from stages.artifacts.run_dir import CONFIG, check_output, claim_output
+from stages.artifacts.run_dir import CONFIG, Output, check_output, claim_output
 from stages.config.stage_configs import CurateConfig
 from stages.curation.clips import CLIPS, MANY_CLIPS, SHARDS
 from stages.curation.readers import Corpus, read_corpus
-from stages.curation.result import REJECTED, STATISTICS
+from stages.curation.result import REJECTED, REPORT, STATISTICS
 from stages.curation.transcribed import curate_transcribed
 from stages.curation.work import config_identity, file_size
 from stages.errors import UsageError
@@ -34,9 +34,9 @@ def run(config: CurateConfig) -> dict:
     work = storage.fingerprint_of([config_identity(config), parents])
     with claim_output("curate", config, parents) as output:
         if not output.complete or storage.read_json(output.path / STATISTICS).get("work") != work:
-            output.reopen()
+            _reopen(output)
             curate_transcribed(corpus, config, output, work)
-            _report(config)
+        _report(config)
     return _summary(config)
 
 
@@ -77,19 +77,24 @@ def _run_untranscribed(corpus: Corpus, config: CurateConfig, parents: dict[str, 
     with processes.claim("curate", config, parents) as output:
         work = open_work(corpus, config, str(processes.device))
         if not processes.largest(int(processes.is_main and is_finished(output.path, work))):
-            processes.on_main(output.reopen)
+            processes.on_main(lambda: _reopen(output))
             curate_untranscribed(corpus, config, output, work, processes)
-            processes.on_main(lambda: _report(config, summarise(corpus, config, work)["steps"]))
-    told = summarise(corpus, config, work)
+        told = summarise(corpus, config, work)
+        processes.on_main(lambda: _report(config, told["steps"]))
     return {**told, **_summary(config)} if storage.is_complete(config.out) else told
 
 
 def _report(config: CurateConfig, steps: dict[str, dict] | None = None) -> None:
-    """Write the page of a result, if it is finished."""
-    from stages.reports.curation import write_curation_report
+    """Write the page of a finished result that has none."""
+    if storage.is_complete(config.out) and not (Path(config.out) / REPORT).is_file():
+        from stages.reports.curation import write_curation_report
 
-    if storage.is_complete(config.out):
         write_curation_report(Path(config.out), steps)
+
+
+def _reopen(output: Output) -> None:
+    output.reopen()
+    (output.path / REPORT).unlink(missing_ok=True)
 
 
 def _read_checked(config: CurateConfig) -> Corpus:

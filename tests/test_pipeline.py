@@ -133,7 +133,7 @@ def test_verified_speech_is_heard_again_and_the_report_says_what_was_wrong(chain
     found = report["pieces"][0]["verification"]
     assert found["recogniser"].startswith("pocketsphinx") and report["verify_seconds"] > 0
     assert len(found["takes"]) == 2 and all(take["faults"] for take in found["takes"])  # an untrained model babbles
-    assert said["verified"].startswith("1 passes, 1 of them spoken again")
+    assert said["verified"].startswith("1 pass, 1 of them spoken again")
 
 
 def test_a_prompt_without_a_transcript_is_recognised_and_what_was_heard_is_said(chain, tmp_path, caplog):
