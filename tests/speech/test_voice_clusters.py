@@ -84,15 +84,26 @@ def test_no_more_windows_are_clustered_than_fit_into_memory(monkeypatch):
     assert sizes[0] == 40 < sizes[1]
 
 
-def test_the_path_follows_the_voices_and_changes_in_pauses():
+def test_the_path_follows_the_voices():
     talking = turns(80, 80, 80, 80, count=2)
-    pauses = [*range(77, 83), *range(157, 163), *range(237, 243)]
-    windows, moments = heard(talking, voices(2), pauses=pauses)
+    windows, moments = heard(talking, voices(2))
     path, centres = follow(windows, voices(2), moments)
     changes = np.flatnonzero(np.diff(path)) + 1
-    assert len(changes) == 3 and all(change in pauses for change in changes)
-    wrong = (path != talking.argmax(axis=0)) & moments.is_speech
-    assert wrong.sum() == 0 and np.linalg.norm(centres, axis=1) == pytest.approx(1.0)
+    assert len(changes) == 3 and (np.abs(changes - [80, 160, 240]) <= 3).all()
+    assert np.linalg.norm(centres, axis=1) == pytest.approx(1.0)
+
+
+def test_changes_are_drawn_into_pauses():
+    """The pauses lie beside the changes, as when the first word of a turn is taken for the end of the one before."""
+    pauses = [*range(72, 76), *range(152, 156), *range(232, 236)]
+    windows, moments = heard(turns(80, 80, 80, 80, count=2), voices(2), pauses=pauses)
+
+    def changes(**costs):
+        path, _ = follow(windows, voices(2), moments, ClusterSettings(**costs))
+        return np.flatnonzero(np.diff(path)) + 1
+
+    assert set(changes()) <= set(pauses)
+    assert not set(changes(pause_change_cost=0.2)) & set(pauses)
 
 
 def test_centres_are_sharpened_by_the_windows_that_are_followed():
