@@ -8,11 +8,7 @@ different machines one after the other; the end is the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from stages.artifacts import storage
 from stages.artifacts.run_dir import Output
@@ -36,6 +32,7 @@ from stages.curation.sets import set_name, times_of, write_sets
 from stages.curation.statistics import describe, table
 from stages.curation.throughput import estimate, hours_per_hour
 from stages.curation.work import WorkFolder, belongs_to
+from stages.data.encoding import one_thread_an_operation
 from stages.errors import UsageError
 from stages.parallel import Workers
 from stages.training.processes import Processes
@@ -66,7 +63,7 @@ def curate_untranscribed(
     mine = tuple(recording for recording in corpus.recordings
                  if belongs_to(recording.id, processes.rank, processes.world_size))
     count = min(len(mine), chain.count_workers(config, processes.device.type, processes.world_size))
-    with Workers(count) as workers, _one_thread():
+    with Workers(count) as workers, one_thread_an_operation():
         for step in chain.chosen_steps(config):
             chain.run_step(step, mine, work, workers)
             if step.name == "check":
@@ -75,17 +72,6 @@ def curate_untranscribed(
     processes.wait()
     if "write" in config.steps:
         _write(corpus, config, output, work, processes)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of many threads depend on their number, and what is found should not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _refuse_bad_audio(corpus: Corpus, work: WorkFolder, config: CurateConfig) -> None:

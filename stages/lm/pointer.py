@@ -3,10 +3,10 @@
     advances         0  1  1  0  2 ...      of frame i, drawn or given like a code, a step before the frame's first code
     token reached    0  1  2  2  4 ...      their sum: the text around it is added to the input of the next step
 
-The paper's model has to find its place in the text by attention alone, which takes it hundreds of hours of speech and
-a GPU to learn. With the place given, a model of a few million parameters reads within an hour on one core. It is ours:
-the idea that alignment is something to be generated, as durations are, is RALL-E's (Xin et al., 2024) and ELLA-V's
-(Song et al., 2024), and that of a stream of text in step with the speech Moshi's (Defossez et al., 2024).
+The paper's model has to find its place in the text by attention alone. A model of a few million parameters did not
+learn that in thousands of steps; given the place, it learns to read. It is ours: the idea that alignment is something
+to be generated, as durations are, is RALL-E's (Xin et al., 2024) and ELLA-V's (Song et al., 2024), and that of a stream
+of text in step with the speech Moshi's (Defossez et al., 2024).
 """
 
 from __future__ import annotations

@@ -144,15 +144,6 @@ def sounds(shown: Sequence[tuple[str, bytes, str]]) -> str:
     return f'<div class="sounds">{"".join(parts)}</div>'
 
 
-def players(sounds: dict[str, str]) -> str:
-    """Return audio players: label -> path relative to the page, with forward slashes."""
-    parts = []
-    for label, path in sounds.items():
-        audio = f'<audio controls preload="none" src="{escape(quote(path))}"></audio>'
-        parts.append(f"<div><label>{escape(label)}</label>{audio}</div>")
-    return f'<div class="players">{"".join(parts)}</div>'
-
-
 def article(title: str, parts: Sequence[str]) -> str:
     return f"<article><h3>{escape(title)}</h3>{''.join(parts)}</article>"
 
