@@ -167,11 +167,13 @@ def train_codec(
     data: Annotated[str, _option("Manifest folder.")],
     out: Annotated[str, _option("Run folder to write.")],
     arch: Annotated[str | None, _option("Codec architecture: encodec, speechtokenizer or spectral.")] = None,
+    init: Annotated[str | None, _option("Start from the encoder and decoder of this codec, plain or "
+                                        "multi-resolution; codebooks are new.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
 ) -> dict[str, Any]:
     """Train a 48 Hz residual-VQ codec."""
-    return {"data": data, "out": out, "codec.arch": arch, "training.steps": steps,
+    return {"data": data, "out": out, "codec.arch": arch, "init": init, "training.steps": steps,
             "training.tracker": tracker}
 
 

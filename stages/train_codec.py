@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.artifacts.manifest import read_manifest
 from stages.artifacts.samples import Sample
 from stages.codec.health import revived_codes, training_health
+from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.quantizer import QuantizerOutput, Ranks
 from stages.codec.reconstruction import (
     adversarial_recipe,
@@ -20,11 +21,13 @@ from stages.codec.reconstruction import (
     measure_reconstruction,
     reconstruct_whole,
 )
-from stages.codec.registry import export_codec, load_codec
+from stages.codec.registry import codec_fingerprint, export_codec, load_codec
 from stages.codec.residual import ResidualCodec
 from stages.codec.speech_tokenizer import SemanticDistillation, gradients_at_latents
+from stages.config.resolve import flatten
 from stages.config.stage_configs import TrainCodecConfig
 from stages.data.read_ahead import CropReader
+from stages.data.starting_model import FROM_SCRATCH
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech, require_transcriber
@@ -43,6 +46,7 @@ class Inputs:
     crops: WaveformCrops
     held_out: WaveformCrops
     teacher: AlignedFeatures | None
+    init: nn.Module | None  # an autoencoder to start from
     parents: dict[str, str]
 
 
@@ -98,11 +102,11 @@ def _open(config: TrainCodecConfig) -> Inputs:
     own_items(training.batch_size, training.accumulation, 0, 0, 1)
     manifest = read_manifest(config.data)
     crops = training_and_validation_crops(manifest, autoencoder.sample_rate, samples, config.seed, config.max_bad)
-    teacher = _teacher(config)
-    parents = {"data": manifest.fingerprint}
+    teacher, init = _teacher(config), _init(config)
+    parents = {"data": manifest.fingerprint, "init": codec_fingerprint(init) if init else FROM_SCRATCH}
     if teacher is not None:
         parents["semantic"] = teacher.model.fingerprint
-    return Inputs(*crops, teacher, parents)
+    return Inputs(*crops, teacher, init and init.autoencoder, parents)
 
 
 def _teacher(config: TrainCodecConfig) -> AlignedFeatures | None:
@@ -113,6 +117,23 @@ def _teacher(config: TrainCodecConfig) -> AlignedFeatures | None:
                            autoencoder.hop_length)  # fmt: skip
 
 
+def _init(config: TrainCodecConfig) -> ResidualCodec | MultiResolutionCodec | None:
+    """Return the codec to start from; refuse one whose encoder and decoder are of another architecture."""
+    if config.init is None:
+        return None
+    found = load_codec(config.init)
+    ours, theirs = config.codec, found.config
+    if theirs.arch != ours.arch:
+        raise UsageError(f"expected a codec of arch `{ours.arch}` to start from, got `{theirs.arch}` in "
+                         f"`{config.init}`", f"give --arch {theirs.arch}")
+    wanted, got = flatten(ours.autoencoder), flatten(theirs.autoencoder)
+    different = [f"`{name}` {got[name]} instead of {wanted[name]}" for name in wanted if wanted[name] != got[name]]
+    if different:
+        raise UsageError(f"`{config.init}` has another autoencoder: {', '.join(different)}",
+                         "take its sizes with -O, or leave --init out")
+    return found
+
+
 class CodecTask:
     """EnCodec's recipe: reconstruction against a discriminator, both updated every step, commitment outside the
     balancer, codebooks by moving averages. A `speechtokenizer`'s first codebook is taught beside it."""
@@ -121,6 +142,8 @@ class CodecTask:
         torch.manual_seed(config.seed)
         self.config, self.inputs = config, inputs
         self.codec = ResidualCodec(config.codec)
+        if inputs.init is not None:
+            self.codec.autoencoder.load_state_dict(inputs.init.state_dict())
         recipe = adversarial_recipe(self.codec, config.losses, config.discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
         if inputs.teacher is not None:

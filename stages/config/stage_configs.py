@@ -172,6 +172,7 @@ class TrainCodecConfig(RunConfig):
     """A manifest to a 48 Hz residual-VQ codec."""
 
     data: str = running("")
+    init: str | None = running(None, description="codec whose encoder and decoder to start from; identity by content")
     codec: CodecConfig = CodecConfig()
     quantizer_start_step: int = Field(0, ge=0, description="steps as a plain autoencoder before there are codebooks")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
