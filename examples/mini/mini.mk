@@ -4,6 +4,8 @@
 #   make -C examples/mini slice MINUTES=30       train what is next for so long; the same again goes on from there
 #   make -C examples/mini ar                     one stage to its end, and before it all that it needs
 #   make -C examples/mini codec ARCH=encodec     the other codec, beside the first
+#   make -C examples/mini slice MINUTES=30 CODECS=shipped
+#                                                with the codec of the package; VALL-E's starts from its autoencoder
 #
 # Sizes are those of the preset, what only this recipe wants is in spectral.yaml and encodec.yaml.
 
@@ -13,6 +15,7 @@ PYTHON ?= $(BIN)python3
 RUNS ?= ../../runs/mini
 PRESET ?= mini
 ARCH ?= spectral
+CODECS ?= trained
 # given to every training command, such as -O training.tracker=tensorboard
 OPTIONS ?=
 
@@ -27,6 +30,7 @@ GATE := $(RUNS)/gate
 TOKENS := $(RUNS)/tokens
 AR := $(RUNS)/ar
 NAR := $(RUNS)/nar
+VALLE_CODEC := $(CODEC)
 VALLE_PACKED := $(RUNS)/valle-mini-codec
 VALLE_GATE := $(RUNS)/valle-gate
 VALLE_TOKENS := $(RUNS)/valle-tokens
@@ -34,6 +38,13 @@ VALLE_AR := $(RUNS)/valle-ar
 VALLE_NAR := $(RUNS)/valle-nar
 
 QUEUE := codec mreq packed gate tokens ar nar valle-packed valle-gate valle-tokens valle-ar valle-nar
+ifeq ($(CODECS),shipped)
+PACKED := ../../stages/pretrained/halle-mini/codec
+VALLE_CODEC := $(RUNS)/valle-codec
+QUEUE := gate tokens ar nar valle-codec valle-packed valle-gate valle-tokens valle-ar valle-nar
+else ifneq ($(CODECS),trained)
+$(error expected CODECS to be `trained` or `shipped`, got `$(CODECS)`)
+endif
 
 SETTINGS = --preset $(PRESET) --config $(ARCH).yaml
 run-codec = $(HALLE) train-codec --data $(DATASET) --out $(CODEC) --arch $(ARCH) $(SETTINGS) $(OPTIONS)
@@ -43,7 +54,10 @@ run-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(PACKED) --out $(GATE)
 run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKENS) $(SETTINGS)
 run-ar = $(HALLE) train-ar --tokens $(TOKENS) --codec $(PACKED) --out $(AR) $(SETTINGS) $(OPTIONS)
 run-nar = $(HALLE) train-nar --tokens $(TOKENS) --codec $(PACKED) --out $(NAR) $(SETTINGS) $(OPTIONS)
-run-valle-packed = $(HALLE) pack --codec $(CODEC) --half --out $(VALLE_PACKED)
+# its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`
+run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
+  --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 $(OPTIONS)
+run-valle-packed = $(HALLE) pack --codec $(VALLE_CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)
 run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
@@ -60,6 +74,9 @@ gate: $(GATE)/$(DONE)
 tokens: $(TOKENS)/$(DONE)
 ar: $(AR)/$(DONE)
 nar: $(NAR)/$(DONE)
+ifeq ($(CODECS),shipped)
+valle-codec: $(VALLE_CODEC)/$(DONE)
+endif
 valle-packed: $(VALLE_PACKED)/$(DONE)
 valle-gate: $(VALLE_GATE)/$(DONE)
 valle-tokens: $(VALLE_TOKENS)/$(DONE)
@@ -84,8 +101,13 @@ $(CODEC)/$(DONE): $(DATASET)/$(DONE)
 $(MREQ)/$(DONE): $(CODEC)/$(DONE)
 	$(run-mreq)
 
+ifeq ($(CODECS),trained)
 $(PACKED)/$(DONE): $(MREQ)/$(DONE)
 	$(run-packed)
+else
+$(VALLE_CODEC)/$(DONE): $(DATASET)/$(DONE)
+	$(run-valle-codec)
+endif
 
 $(GATE)/$(DONE): $(PACKED)/$(DONE)
 	$(run-gate)
@@ -99,7 +121,7 @@ $(AR)/$(DONE): $(TOKENS)/$(DONE)
 $(NAR)/$(DONE): $(TOKENS)/$(DONE)
 	$(run-nar)
 
-$(VALLE_PACKED)/$(DONE): $(CODEC)/$(DONE)
+$(VALLE_PACKED)/$(DONE): $(VALLE_CODEC)/$(DONE)
 	$(run-valle-packed)
 
 $(VALLE_GATE)/$(DONE): $(VALLE_PACKED)/$(DONE)

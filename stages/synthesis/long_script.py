@@ -9,6 +9,7 @@ that the AR was trained on; the `Room` left for text is counted in text tokens.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ log = logging.getLogger("halle.synth")
 Count = Callable[[str], int]  # text tokens of a text as it is written
 
 _MAYBE_END = re.compile(r"[.!?…][\"')\]”’»]*\s+")
-_INITIAL = re.compile(r"\b[A-HJ-Z]\.$")  # of a name; a sentence may well end with `I.`
+_INITIAL = re.compile(r"(?<![\w°])[A-HJ-Z]\.$")  # of a name; a sentence may well end with `I.`
 _CLAUSE_END = re.compile(r"[,;:.!?…—–-][\"')\]”’»]*$")
 _LOOK_AHEAD = 80  # characters: enough to tell whether a full stop ends a sentence
 
@@ -95,8 +96,8 @@ def sentences_of(paragraph: str) -> list[str]:
         near = rest[:_LOOK_AHEAD]  # a long rest is read for every sentence only where nothing near it can be said
         if _INITIAL.search(sentence) or not has_words(sentence) or not (has_words(near) or has_words(rest)):
             continue
-        first, *others = split_sentences(normalize(f"{sentence} {near}"))
-        if others and first == normalize(sentence):
+        *ended, _ = split_sentences(normalize(f"{sentence} {near}"))
+        if normalize(sentence) in itertools.accumulate(ended, "{} {}".format):
             found.append(sentence)
             begin = match.end()
     return [*found, paragraph[begin:].strip()]

@@ -18,7 +18,7 @@ from stages.text.word_rules import ADDRESS_RULES, SYMBOL_RULES, WORD_RULES
 
 log = logging.getLogger("halle.text")
 
-NORMALIZER_VERSION = "en-2"  # part of a token store: texts normalised otherwise do not belong to it
+NORMALIZER_VERSION = "en-3"  # part of a token store: texts normalised otherwise do not belong to it
 LANGUAGES = ("en", "none")
 _ENGLISH = (*ADDRESS_RULES, *NUMBER_RULES, *WORD_RULES, *SYMBOL_RULES)
 

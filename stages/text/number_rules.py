@@ -62,7 +62,10 @@ _MEASURED = re.compile(rf"\s?(?:%|(?:{_UNIT}){_AFTER_UNIT})")
 # `3-5` after these is a range.
 _COUNTED = re.compile(r"(?i:\b(?:pages?|pp\.?|nos?\.|chapters?|chaps?\.|vols?\.|ages?|aged|years?|lines|verses|steps|"
                       r"items|levels?|grades?|between|from|figs?\.|tables))\s*$")
-_PLURAL_NOUN = re.compile(r"\s[a-z]+s\b")
+_PLURAL_NOUN = re.compile(r"\s(?:[a-z]+s|people|men|women|children)\b")
+# before five digits: a postal code of the United States
+_STATE = ("A[LKZR]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|"
+          "W[AIVY]")
 
 
 def _date(month: str, day: str, written_year: str | None) -> str | None:
@@ -103,11 +106,29 @@ def _read_slashed_date(match: re.Match) -> str | None:
 
 def _read_time(match: re.Match) -> str:
     hour, minute, half = cardinal(str(int(match["hour"]))), match["minute"], match["half"]
-    if minute == "00":
-        spoken = hour if half else f"{hour} o'clock"
-    else:
-        spoken = f"{hour} {'oh ' + cardinal(minute[1]) if minute[0] == '0' else cardinal(minute)}"
+    spoken = hour if half and minute == "00" else f"{hour} {_minutes(minute)}"
     return f"{spoken} {half[0].lower()} m" if half else spoken
+
+
+def _read_time_stamp(match: re.Match) -> str:
+    """Read what follows the date of 2024-11-29T08:15:30Z."""
+    seconds = int(match["second"] or 0)
+    spoken = f" {cardinal(str(int(match['hour'])))} {_minutes(match['minute'])}"
+    if seconds:
+        spoken += f" and {cardinal(str(seconds))} {'second' if seconds == 1 else 'seconds'}"
+    zone = match["zone"]
+    if zone == "Z":
+        return f"{spoken} U T C"
+    if zone:
+        sign = "plus" if zone[0] == "+" else "minus"
+        spoken += f" U T C {sign} {cardinal(str(int(zone[1:3])))}"
+    return spoken
+
+
+def _minutes(written: str) -> str:
+    if written == "00":
+        return "o'clock"
+    return f"oh {cardinal(written[1])}" if written[0] == "0" else cardinal(written)
 
 
 def _read_hour(match: re.Match) -> str:
@@ -238,9 +259,12 @@ NUMBER_RULES: tuple[Rule, ...] = (
          lambda match: f"{_month_name(match['month'])} {year(match['year'])}"),
     rule("date", rf"(?<![\d-])(?P<year>{_YEAR})-(?P<month>\d\d)-(?P<day>\d\d)(?![\d-])",
          lambda match: _date(match["month"], match["day"], match["year"])),
+    rule("time", r"(?<=-\d\d)T(?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+                 r"(?P<zone>Z|[+-]\d\d:?\d\d)?(?![\w:])", _read_time_stamp),
     rule("date", rf"(?<![\d/])(?P<first>\d\d?)/(?P<second>\d\d?)/(?P<year>{_YEAR}|\d\d)(?![\d/])", _read_slashed_date),
     rule("date", rf"(?<![\d.])(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>{_YEAR})",
          lambda match: _date(match["month"], match["day"], match["year"])),
+    rule("postal code", rf"(?<=\b(?:{_STATE})\s)\d{{5}}(?:-\d{{4}})?(?![\w-]|[.,]\d)", _read_phone),
     rule("phone number", r"\+\d(?:[\s().-]{0,2}\d){6,14}(?!\d)", _read_phone),
     rule("phone number", r"(?<![\w.,-])(?:1[-. ])?(?:\([2-9]\d\d\)\s?|[2-9]\d\d[-. ])\d{3}[-. ]\d{4}(?![\w-])",
          _read_phone),

@@ -23,6 +23,9 @@ def texts(pieces) -> list[str]:
     ("So do I. They too.", ["So do I.", "They too."]),
     ('"Go away!" he said. "Now."', ['"Go away!" he said.', '"Now."']),
     ("Well... ... Yes.", ["Well...", "... Yes."]),
+    ("It was -5°C. We met J. Doe. He left.", ["It was -5°C.", "We met J. Doe.", "He left."]),
+    ("He was born to A. Then B. came. They left. So did we.", ["He was born to A. Then B. came.", "They left.",
+                                                               "So did we."]),
     ("no full stop at all", ["no full stop at all"]),
 ])
 def test_sentences_end_where_the_text_read_aloud_ends_them(paragraph, sentences):

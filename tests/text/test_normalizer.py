@@ -63,6 +63,12 @@ WRITTEN = st.lists(
     ("2024-01-05, 1/31/2024, 31/1/2024 and 31.12.1999", "January fifth, twenty twenty four, January thirty first, "
      "twenty twenty four, January thirty first, twenty twenty four and December thirty first, nineteen ninety nine"),
     ("the 5th of May; May 5-7; in Dec. we left", "the fifth of May; May fifth to seventh; in December we left"),
+    ("2024-11-29T08:15:30Z, 2024-11-29T08:00 or 2024-11-29T23:05:01+01:00", "November twenty ninth, twenty twenty "
+     "four eight fifteen and thirty seconds U T C, November twenty ninth, twenty twenty four eight o'clock or November "
+     "twenty ninth, twenty twenty four twenty three oh five and one second U T C plus one"),
+    ("Springfield, IL 62704 and Waco, TX 76701-1234", "Springfield, IL six two seven zero four and Waco, T X seven six "
+     "seven zero one, one two three four"),
+    ("10-12 people, a 3-2 win", "ten to twelve people, a three two win"),
     ("13/13/2024", "thirteen thirteen twenty twenty four"),
     ("(555) 123-4567 or 555-1234", "five five five, one two three, four five six seven or "
      "five five five, one two three four"),
