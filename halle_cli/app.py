@@ -355,7 +355,8 @@ def pack(
     out: Annotated[str, _option("Model folder to write; a codec folder without --ar and --nar.")],
     ar: Annotated[str | None, _option("AR run or checkpoint.")] = None,
     nar: Annotated[str | None, _option("NAR run or checkpoint.")] = None,
-    half: Annotated[bool, _option("Round the codec to half precision; do so before tokenize.", "--half")] = False,
+    half: Annotated[bool, _option("Round all parts to half precision; the codec has to be so before tokenize.",
+                                  "--half")] = False,
     json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
 ) -> None:

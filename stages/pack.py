@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -25,7 +25,7 @@ from stages.codec.registry import load_codec
 from stages.errors import UsageError
 from stages.synthesis.model import MODEL_FILE, check_belonging
 
-FULL_PRECISION = "full_precision"  # parent of a codec in half precision: the codec that it was rounded from
+FULL_PRECISION = "full_precision"  # parent of what is in half precision: what it was rounded from
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Shipment:
 def run(codec: str, ar: str | None, nar: str | None, out: str, half: bool = False) -> dict:
     """Copy the parts, without what only training needs, into `out`; refuse parts that do not belong together.
 
-    Without language models `out` becomes a codec folder, for `tokenize` to read. `half` rounds the codec to half
-    precision; one that is rounded already stays so.
+    Without language models `out` becomes a codec folder, for `tokenize` to read. `half` rounds all parts to half
+    precision; a codec that is rounded already stays so.
     """
     if (ar is None) != (nar is None):
         raise UsageError(f"expected both language models, or none to ship a codec alone, got `{ar or nar}` only",
@@ -65,7 +65,9 @@ def run(codec: str, ar: str | None, nar: str | None, out: str, half: bool = Fals
         shipment.save(target)
         told = {"codec": str(target), "fingerprint": shipment.fingerprint, **shipment.describe()}
     else:
-        described = _write_model(target, shipment, load_checkpoint(ar, "ar"), load_checkpoint(nar, "nar"))
+        models = load_checkpoint(ar, "ar"), load_checkpoint(nar, "nar")
+        _check_precision(shipment, *models)
+        described = _write_model(target, shipment, *(map(_rounded, models) if half else models))
         told = {"model": str(target), **{key: described[key] for key in ("system", "bits_per_second", "parameters")}}
     return told | {"megabytes": round(sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6, 1)}
 
@@ -105,7 +107,6 @@ def _refuse_to_replace(target: Path, alone: bool) -> None:
 
 def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoint) -> dict:
     """Write the model folder and return what its `model.json` says."""
-    _check_precision(shipment, ar, nar)
     check_belonging(shipment.fingerprint, ar, nar)
     parts = {"ar": ar, "nar": nar}
     description = {
@@ -122,6 +123,15 @@ def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoi
             save_checkpoint(temporary / name, part.kind, part.architecture, part.tensors, part.parents)
         write_json(temporary / MODEL_FILE, description)
     return description
+
+
+def _rounded(model: Checkpoint) -> Checkpoint:
+    """Return a language model in half precision, in which it also speaks: its numbers are read as float32 or less."""
+    tensors = in_half_precision(model.tensors)
+    fingerprint = model_fingerprint(model.architecture, tensors)
+    parents = model.parents if fingerprint == model.fingerprint else {
+        **model.parents, FULL_PRECISION: model.fingerprint}  # fmt: skip
+    return replace(model, tensors=tensors, fingerprint=fingerprint, parents=parents)
 
 
 def _check_precision(shipment: Shipment, *models: Checkpoint) -> None:

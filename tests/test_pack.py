@@ -44,11 +44,11 @@ def num_tensor_bytes(file: Path) -> int:
     return len(data) - 8 - int.from_bytes(data[:8], "little")  # a safetensors file begins with its header
 
 
-def language_models(folder: Path, codec: str) -> tuple[str, str]:
+def language_models(folder: Path, codec: str, weight: torch.Tensor = torch.ones(2)) -> tuple[str, str]:
     """Write an AR and a NAR model that say to have been trained on tokens of the codec with this fingerprint."""
     parents = {"codec": codec, "text_tokenizer": "t" * 64}
     for kind in ("ar", "nar"):
-        save_checkpoint(folder / kind, kind, {"system": "halle"}, {"weight": torch.ones(2)}, parents)
+        save_checkpoint(folder / kind, kind, {"system": "halle"}, {"weight": weight}, parents)
     return str(folder / "ar"), str(folder / "nar")
 
 
@@ -147,6 +147,18 @@ def test_tokens_of_a_shipped_codec_belong_to_it_on_the_way_to_a_model_folder(tmp
         assert codec_fingerprint(load_codec(tmp_path / name)) == made_with
         packed = (tmp_path / name / "codec" / "model.safetensors").read_bytes()
         assert packed == (shipped / "model.safetensors").read_bytes()
+
+
+def test_language_models_are_rounded_too_and_say_what_they_were(tmp_path):
+    shipped = ship(save_codec(tmp_path / "full", tiny_codec("halle")), tmp_path / "half")
+    models = language_models(tmp_path, load_checkpoint(shipped).fingerprint, torch.tensor([1.0, 1 / 3]))
+    pack.run(str(shipped), *models, str(tmp_path / "model"), half=True)
+    for kind, path in zip(("ar", "nar"), models, strict=True):
+        packed, given = load_checkpoint(tmp_path / "model" / kind), load_checkpoint(path)
+        assert torch.equal(packed.tensors["weight"].float(), given.tensors["weight"].half().float())
+        assert packed.tensors["weight"].dtype == torch.float16
+        assert packed.parents["full_precision"] == given.fingerprint != packed.fingerprint
+        assert read_json(tmp_path / "model" / "model.json")["fingerprints"][kind] == packed.fingerprint
 
 
 def test_language_models_of_the_other_precision_are_refused_with_both_fingerprints(tmp_path):

@@ -1,6 +1,7 @@
 """Build the speech that the mini model learns from: seventy voices reading WordNet's examples, and human corpora.
 
     python make_corpus.py --out FOLDER [--human FOLDER] [--hours 22] [--small]
+    python make_corpus.py --out FOLDER --results [--small]
 
 Run again it continues: what an utterance is depends on the options only, and a file that exists is not made again.
 More hours add utterances to those that exist. The result is an audio folder for `halle curate`.
@@ -21,7 +22,19 @@ from typing import NoReturn
 
 import numpy as np
 import soxr
-from plan import HUMAN_CORPORA, PAUSE_SECONDS, SMALL, Piece, Sizes, Utterance, plan_humans, plan_speech, seconds_of
+from plan import (
+    HUMAN_CORPORA,
+    PAUSE_SECONDS,
+    RESULT_TEXTS,
+    SMALL,
+    Piece,
+    Sizes,
+    Utterance,
+    plan_humans,
+    plan_results,
+    plan_speech,
+    seconds_of,
+)
 from texts import FILES, WORDNET, wordnet_sentences
 from voices import SAMPLE_RATE, all_voices, say
 
@@ -94,8 +107,13 @@ def main() -> None:
     if options.hours is not None:
         sizes = replace(sizes, train_hours=options.hours)
     voices = all_voices()[: options.voices or (8 if options.small else None)]
-    planned = plan_speech(voices, wordnet_sentences(options.wordnet), sizes, options.seed)
-    if options.human:
+    sentences = wordnet_sentences(options.wordnet)
+    if options.results:
+        texts = dict.fromkeys(RESULT_TEXTS, 2) if options.small else RESULT_TEXTS
+        planned = plan_results(voices, sentences, texts, options.seed)
+    else:
+        planned = plan_speech(voices, sentences, sizes, options.seed)
+    if options.human and not options.results:
         planned = [*plan_humans(options.human, sizes, planned, options.seed), *planned]
     make_all(planned, options.out, options.jobs, lambda line: print(line, file=sys.stderr, flush=True))
     storage.write_jsonl(options.out / "metadata.jsonl", [describe(utterance) for utterance in planned])
@@ -106,6 +124,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--human", type=Path, help="folder with kathleen/ and an4/, audio folders with metadata.jsonl")
+    parser.add_argument("--results", action="store_true", help="the speech that language models are scored on instead")
     parser.add_argument("--hours", type=float, help="hours that flite reads for training (default: 22)")
     parser.add_argument("--voices", type=int, help="so many flite voices (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="utterances made at once (default: 2)")

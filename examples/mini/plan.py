@@ -40,6 +40,10 @@ class Sizes:
     other_short: int = 3  # of each other voice
 
 
+# Seconds by estimate, well inside the classes 4-10, 10-30, 30-60 and 60-90 s that results are given for.
+RESULT_LENGTHS = ((4.6, 9.0), (11.0, 27.0), (33.0, 55.0), (64.0, 82.0))
+SEEN, UNSEEN = "seen", "unseen"
+RESULT_TEXTS = {SEEN: 60, UNSEEN: 30}  # of each class, over all voices of a kind
 SMALL = Sizes(0.1, 0.02, 3, 1, 1, 0, 0)
 HUMAN_CORPORA = ("kathleen", "an4")
 TESTED = ("rms", "awb")  # with the human reader: the voices that results are given for
@@ -160,6 +164,24 @@ def plan_speech(voices: list[Voice], sentences: list[str], sizes: Sizes, seed: i
         *read_test(voices, sides[TEST], sizes, seed),
         *read_for_hours(trained, sides[VALIDATION], VALIDATION, sizes.validation_hours, seed),
         *read_for_hours(trained, sides[TRAIN], TRAIN, sizes.train_hours, seed),
+    ]
+
+
+def plan_results(voices: list[Voice], sentences: list[str], texts: dict[str, int], seed: int) -> list[Utterance]:
+    """Plan what language models are scored on: test sentences, as many texts of every length by voices of both kinds.
+
+    Seen are the plain voices, unseen those that are never trained on.
+    """
+    dealt = deck([text for text in sentences if side_of(text, seed, TEST_SHARE, VALIDATION_SHARE) == TEST],
+                 derive_seed(seed, "results"))
+    readers = {SEEN: [voice for voice in voices if voice.is_plain],
+               UNSEEN: [voice for voice in voices if voice.test_only]}
+    return [
+        read_by(readers[kind][index % len(readers[kind])], dealt, TEST, kind, lengths,
+                derive_seed(seed, "results", kind, number, index))
+        for kind in readers if readers[kind]
+        for number, lengths in enumerate(RESULT_LENGTHS)
+        for index in range(texts[kind])
     ]
 
 

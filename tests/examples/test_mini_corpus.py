@@ -264,3 +264,16 @@ def test_a_build_that_lost_a_file_makes_only_that_again(
     mini.make_corpus.make_all(planned, tmp_path, 2, lambda line: None)
     assert made == [planned[0].id]
     assert {path.name: path.read_bytes() for path in (tmp_path / "audio").iterdir()} == before
+
+
+def test_results_are_of_test_sentences_in_four_lengths_by_voices_that_are_trained_on_and_that_are_not(mini, sentences):
+    voices, plan = mini.voices.all_voices(), mini.plan
+    found = plan.plan_results(voices, sentences, {plan.SEEN: 8, plan.UNSEEN: 6}, seed=0)
+    assert Counter(u.set for u in found) == {plan.SEEN: 4 * 8, plan.UNSEEN: 4 * 6}
+    assert {u.speaker for u in found if u.set == plan.UNSEEN} == set(mini.voices.TEST_ONLY)
+    assert {u.speaker for u in found if u.set == plan.SEEN} == set(mini.voices.BASES)
+    trained = plan.plan_speech(voices, sentences, plan.SMALL, seed=0)
+    known = {piece.text for u in trained if u.split != "test" for piece in u.pieces}
+    assert not known & {piece.text for u in found for piece in u.pieces}
+    for (low, high), chosen in zip(plan.RESULT_LENGTHS, (found[i * 8 : (i + 1) * 8] for i in range(4)), strict=True):
+        assert all(low - 4 <= plan.seconds_of(u) <= high for u in chosen)
