@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from voices import SAMPLE_RATE, Voice, all_voices, say
+from voices import SAMPLE_RATE, Voice, all_voices, further_unseen, say
 
 from stages.audio.loudness import normalise_loudness
 from stages.metrics.intelligibility import count_word_errors
@@ -35,7 +35,7 @@ def main() -> None:
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: options.sentences]
     transcriber = load_transcriber("pocketsphinx")
     print("| voice | formants | pitch (Hz) | tempo | tilt (dB/octave) | WER (%) |\n|---|---|---|---|---|---|")
-    for voice in all_voices():
+    for voice in [*all_voices(), *further_unseen()]:
         if not options.only or voice.name in options.only:
             rate = word_error_rate(voice, sentences, transcriber)
             print(f"| {voice.name} | {voice.formants:.2f} | {'own' if voice.pitch is None else round(voice.pitch)} | "

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from texts import TEST, TRAIN, VALIDATION, as_sentence, side_of
-from voices import Voice, seconds_to_say
+from voices import Voice, seconds_to_say, unseen_voices
 
 from stages.artifacts import storage
 from stages.randomness import derive_seed
@@ -175,7 +175,7 @@ def plan_results(voices: list[Voice], sentences: list[str], texts: dict[str, int
     dealt = deck([text for text in sentences if side_of(text, seed, TEST_SHARE, VALIDATION_SHARE) == TEST],
                  derive_seed(seed, "results"))
     readers = {SEEN: [voice for voice in voices if voice.is_plain],
-               UNSEEN: [voice for voice in voices if voice.test_only]}
+               UNSEEN: unseen_voices()}
     return [
         read_by(readers[kind][index % len(readers[kind])], dealt, TEST, kind, lengths,
                 derive_seed(seed, "results", kind, number, index))

@@ -61,8 +61,23 @@ _VARIANTS = {"rms": _FIXED_PITCH, "slt": _HIGH_BASE, "awb": _LOW_BASE, "kal16": 
 TEST_ONLY = ("rms-m3", "slt-m2", "slt-f6", "awb-m5", "awb-f3", "kal16-c2")  # never trained on
 
 
+def further_unseen() -> list[Voice]:
+    """Return four more voices that are never trained on, for results only."""
+    return [
+        Voice("rms-x1", "rms", 1.01, None, tempo=0.95, tilt=-1.2, test_only=True),
+        Voice("slt-x1", "slt", 0.91, 140, tempo=0.93, liveliness=0.12, tilt=1.0, test_only=True),
+        Voice("awb-x1", "awb", 1.07, 150, tempo=1.02, liveliness=0.13, tilt=-1.5, test_only=True),
+        Voice("kal16-x1", "kal16", 1.20, 228, tempo=0.97, liveliness=0.11, tilt=1.4, test_only=True),
+    ]
+
+
+def unseen_voices() -> list[Voice]:
+    """Return the ten voices that are never trained on."""
+    return [voice for voice in all_voices() if voice.test_only] + further_unseen()
+
+
 def all_voices() -> list[Voice]:
-    """Return every voice: the four plain ones first, then variants of each base in turn."""
+    """Return the voices of the corpus: the four plain ones first, then variants of each base in turn."""
     families = [_family(base) for base in BASES]
     longest = max(map(len, families))
     return [family[index] for index in range(longest) for family in families if index < len(family)]
