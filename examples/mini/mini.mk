@@ -63,7 +63,17 @@ run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) -
 run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
 run-valle-nar = $(HALLE) train-nar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
 
-.PHONY: corpus $(QUEUE) figures slice
+# what language models are scored on, and as what
+RESULTS := $(RUNS)/results
+RESULTS_DATA := $(RUNS)/results-data
+HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
+VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
+RESULT_KINDS := seen unseen
+RESULT_SETTINGS := -O speaker_model=resemblyzer
+SCORED := $(RESULT_KINDS:%=$(RESULTS)/%/$(DONE))
+SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
+
+.PHONY: corpus $(QUEUE) figures slice model valle-model results-data results results-without-valle
 .DELETE_ON_ERROR:
 
 corpus: $(DATASET)/$(DONE)
@@ -85,6 +95,34 @@ valle-nar: $(VALLE_NAR)/$(DONE)
 
 figures: $(CODEC)/$(DONE) $(PACKED)/$(DONE)
 	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(PACKED) --out $(RUNS)/figures
+
+model: $(HALLE_MODEL_DIR)/model.json
+valle-model: $(VALLE_MODEL_DIR)/model.json
+results-data: $(RESULTS_DATA)/$(DONE)
+
+$(HALLE_MODEL_DIR)/model.json: $(AR)/$(DONE) $(NAR)/$(DONE)
+	$(HALLE) pack --codec $(PACKED) --ar $(AR) --nar $(NAR) --half --out $(@D)
+
+$(VALLE_MODEL_DIR)/model.json: $(VALLE_AR)/$(DONE) $(VALLE_NAR)/$(DONE)
+	$(HALLE) pack --codec $(VALLE_PACKED) --ar $(VALLE_AR) --nar $(VALLE_NAR) --half --out $(@D)
+
+$(RESULTS_DATA)/$(DONE):
+	$(PYTHON) make_corpus.py --results --out $(RUNS)/results-corpus
+	$(HALLE) curate $(RUNS)/results-corpus --out $(RESULTS_DATA) --preset $(PRESET) -O rate_outlier_mads=20
+
+$(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) $(RESULT_SETTINGS)
+
+results: $(HALLE_MODEL_DIR)/model.json $(SPOKEN_BY_VALLE)
+	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
+	  --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini --out $(RESULTS)/$$kind \
+	  $(RESULT_SETTINGS) || exit; done
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --out $(RESULTS)
+
+results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
+	  --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --out $(RESULTS)
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }
