@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stages.config.models import ARConfig
 from stages.lm.delay import delay, undelay
-from stages.lm.pointer import TextPointer, counted, places_after
+from stages.lm.pointer import TextPointer, counted, places_after, recent_places
 from stages.lm.transformer import (
     Context,
     InitReport,
@@ -72,9 +72,9 @@ class Decoding:
     column: Tensor  # [1], the next one: `width` on the device
     steps: Tensor  # [batch], each item's position in its own audio
     readable: Tensor
-    text: Tensor  # [batch, tokens, dim], embedded, and
-    text_lengths: Tensor  # [batch]: what a text pointer reads, from
-    place: Tensor  # [batch], the token reached
+    text: Tensor | None  # [batch, tokens, dim], what a text pointer has read of
+    text_lengths: Tensor  # [batch]
+    places: Tensor  # [batch, codebooks], the tokens reached at the last steps, the newest first
 
 
 def layout(codes: Tensor, frame_lengths: Tensor, fill: int) -> Layout:
@@ -112,7 +112,7 @@ class ARModel(nn.Module):
         self.audio_embeddings = nn.ModuleList(
             nn.Embedding(config.codebook_size + 1, dim) for _ in range(self.num_streams)
         )
-        self.pointer = TextPointer(dim) if config.text_pointer else None
+        self.pointer = TextPointer(dim, config.num_codebooks) if config.text_pointer else None
         self.transformer = Transformer(config.transformer)
         self.heads = nn.ModuleList(
             nn.Linear(dim, config.codebook_size + (index == 0)) for index in range(self.num_streams)
@@ -169,8 +169,8 @@ class ARModel(nn.Module):
         from. Streams that cannot end have -inf in the last class.
         """
         inputs = F.pad(late, (1, 0), value=self.fill)
-        embedded, places = self.text_embedding(text), places_after(inputs[:, 0], self.fill, text_lengths)
-        packed = self._pack(text, text_lengths, self._embed_all(text, text_lengths, inputs))
+        read, places = self._read(text, text_lengths), self._places(inputs, text_lengths)
+        packed = self._pack(text, text_lengths, self._embed_all(inputs, read, places))
         lengths = text_lengths + step_lengths + 1
         width = int(lengths.max())
         packed = packed[:, :width]
@@ -181,9 +181,9 @@ class ARModel(nn.Module):
             column=columns[width - 1 : width] + 1,
             steps=step_lengths + 1,
             readable=(columns < lengths[:, None])[:, None, None],
-            text=embedded,
+            text=read,
             text_lengths=text_lengths,
-            place=places[:, -1].contiguous(),
+            places=places[torch.arange(len(places), device=text.device), step_lengths],
         )
         mask = self._mask(text_lengths, width)
         context = Context(causal=True, mask=mask, cache=state.cache, columns=columns[:width], visible=width)
@@ -206,9 +206,9 @@ class ARModel(nn.Module):
         )
         audio = self._embed_audio(column.unsqueeze(-1), state.steps)
         if self.pointer is not None:
-            state.place += counted(column[:, 0], self.fill)
-            torch.minimum(state.place, state.text_lengths - 1, out=state.place)
-            audio = audio + self.pointer(state.text, state.text_lengths, state.place.unsqueeze(-1))
+            reached = torch.minimum(state.places[:, 0] + counted(column[:, 0], self.fill), state.text_lengths - 1)
+            state.places.copy_(torch.cat([reached.unsqueeze(1), state.places[:, :-1]], dim=1))
+            audio = audio + self.pointer(state.text, state.places.unsqueeze(1))
         hidden = self.transformer(audio, context)[:, 0]
         state.column += 1
         state.steps += 1
@@ -225,18 +225,24 @@ class ARModel(nn.Module):
 
     def _hidden(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
         """Return the outputs [batch, steps, dim] over delayed inputs [batch, streams, steps]."""
-        packed = self._pack(text, text_lengths, self._embed_all(text, text_lengths, inputs))
+        read, places = self._read(text, text_lengths), self._places(inputs, text_lengths)
+        packed = self._pack(text, text_lengths, self._embed_all(inputs, read, places))
         hidden = self.transformer(packed, Context(causal=True, mask=self._mask(text_lengths, packed.shape[1])))
         index = text_lengths[:, None] + torch.arange(inputs.shape[-1], device=text.device)
         return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
 
-    def _embed_all(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
+    def _read(self, text: Tensor, text_lengths: Tensor) -> Tensor | None:
+        """Return what a text pointer reads, [batch, tokens, dim]."""
+        return self.pointer.read(self.text_embedding(text), text_lengths) if self.pointer is not None else None
+
+    def _places(self, inputs: Tensor, text_lengths: Tensor) -> Tensor:
+        """Return where a text pointer stood, [batch, steps, codebooks], behind inputs [batch, streams, steps]."""
+        return recent_places(places_after(inputs[:, 0], self.fill, text_lengths), self.config.num_codebooks)
+
+    def _embed_all(self, inputs: Tensor, read: Tensor | None, places: Tensor) -> Tensor:
         """Embed delayed inputs from their first step on, with the text where they read: [batch, steps, dim]."""
-        audio = self._embed_audio(inputs, torch.zeros_like(text_lengths))
-        if self.pointer is None:
-            return audio
-        places = places_after(inputs[:, 0], self.fill, text_lengths)
-        return audio + self.pointer(self.text_embedding(text), text_lengths, places)
+        audio = self._embed_audio(inputs, inputs.new_zeros(len(inputs)))
+        return audio if self.pointer is None else audio + self.pointer(read, places)
 
     def _embed_audio(self, late: Tensor, first_steps: Tensor) -> Tensor:
         """Sum the streams' entries and the positions: [batch, streams, steps] -> [batch, steps, dim]."""

@@ -144,7 +144,7 @@ class GraphedSteps:
 
     def _capture(self, visible: int) -> None:
         """Record a graph and put the state's tensors back, which the step before it, to warm up, has changed."""
-        tensors = self.state.column, self.state.steps, self.state.readable, self.state.place
+        tensors = self.state.column, self.state.steps, self.state.readable, self.state.places
         before = [tensor.clone() for tensor in tensors]
         try:
             self.graphs[visible] = self._record(visible)

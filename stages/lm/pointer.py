@@ -3,6 +3,9 @@
     advances         0  1  1  0  2 ...      of frame i, drawn or given like a code, a step before the frame's first code
     token reached    0  1  2  2  4 ...      their sum: the text around it is added to the input of the next step
 
+Codebook q of a frame is written q - 1 steps after the first, when the pointer has gone on. So each step is also shown
+the text that was reached 1, 2, ... steps ago: what every codebook that it writes is about.
+
 The paper's model has to find its place in the text by attention alone. A model of a few million parameters did not
 learn that in thousands of steps; given the place, it learns to read. It is ours: the idea that alignment is something
 to be generated, as durations are, is RALL-E's (Xin et al., 2024) and ELLA-V's (Song et al., 2024), and that of a stream
@@ -12,30 +15,47 @@ of text in step with the speech Moshi's (Defossez et al., 2024).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.lm.transformer import init_linear
+from stages.lm.transformer import init_linear, valid_positions
 
-BEFORE, AFTER = 2, 3  # text tokens shown on either side of the one that is being said
+KERNEL, LAYERS = 5, 2
+REACH = LAYERS * (KERNEL // 2)  # text tokens on either side of one, which what is read of it depends on
 
 
 class TextPointer(nn.Module):
-    """Read the text around a place: token embeddings [batch, tokens, dim] to what is added to inputs of that width."""
+    """Read a text once with small convolutions, then show what was read at the places of the last steps."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, num_places: int):
         super().__init__()
-        self.project = nn.Linear((BEFORE + 1 + AFTER) * dim, dim)
+        self.num_places = num_places
+        self.layers = nn.ModuleList(nn.Conv1d(dim, dim, KERNEL, padding=KERNEL // 2) for _ in range(LAYERS))
+        self.project = nn.Linear(num_places * dim, dim)
 
     def reset_parameters(self) -> None:
+        for layer in self.layers:
+            layer.reset_parameters()
         init_linear(self.project)
 
-    def forward(self, embedded: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
-        """Return [batch, steps, dim] for places [batch, steps] in texts of `lengths` [batch], which 0 surrounds."""
-        around = places.unsqueeze(-1) + torch.arange(-BEFORE, AFTER + 1, device=places.device)
-        inside = (around >= 0) & (around < lengths[:, None, None])
-        index = around.clamp(0, embedded.shape[1] - 1).flatten(1).unsqueeze(-1)
-        tokens = embedded.gather(1, index.expand(-1, -1, embedded.shape[-1])).unflatten(1, around.shape[1:])
-        return self.project((tokens * inside.unsqueeze(-1)).flatten(2))
+    def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """Return [batch, tokens, dim] for embedded texts of `lengths` [batch], which 0 surrounds."""
+        inside = valid_positions(lengths, embedded.shape[1]).unsqueeze(1)
+        found = embedded.transpose(1, 2) * inside
+        for layer in self.layers:
+            found = F.gelu(layer(found)) * inside
+        return found.transpose(1, 2)
+
+    def forward(self, text: Tensor, places: Tensor) -> Tensor:
+        """Return what is added to inputs, [batch, steps, dim], for `read` text and `recent_places`."""
+        index = places.flatten(1).unsqueeze(-1).expand(-1, -1, text.shape[-1])
+        return self.project(text.gather(1, index).unflatten(1, places.shape[1:]).flatten(2))
+
+
+def recent_places(places: Tensor, num_places: int) -> Tensor:
+    """Return [batch, steps, num_places]: those of places [batch, steps] now, a step ago, ...; 0 before the first."""
+    padded = F.pad(places, (num_places - 1, 0))
+    return padded.unfold(-1, num_places, 1).flip(-1)
 
 
 def places_after(advances: Tensor, fill: int, text_lengths: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from tiny_lm import SIZE, STREAMS, make_ar, utterance
 
 from stages.lm.generate import Sampling, generate
 from stages.lm.parity import ar_checks
-from stages.lm.pointer import AFTER, BEFORE, TextPointer, even_advances, places_after, with_advances
+from stages.lm.pointer import REACH, TextPointer, even_advances, places_after, recent_places, with_advances
 
 
 def test_places_are_sums_of_advances_that_stay_within_the_text():
@@ -28,18 +28,38 @@ def test_a_prompt_is_read_evenly_to_its_last_token(num_tokens, num_frames):
     assert ((exact - reached >= 0) & (exact - reached < 1)).all()
 
 
-def test_the_text_around_a_place_is_shown_and_no_other():
-    pointer, text = TextPointer(8), torch.randn(1, 12, 8)
-    length, place = torch.tensor([10]), torch.tensor([[5]])
-    shown = pointer(text, length, place)
-    for token in range(12):
+def test_the_text_around_the_last_places_is_shown_and_no_other():
+    pointer, text = TextPointer(8, 2), torch.randn(1, 24, 8)
+    length, places = torch.tensor([20]), torch.tensor([[[12, 6]]])
+    shown = pointer(pointer.read(text, length), places)
+    for token in range(24):
         other = text.clone()
         other[0, token] += 1
-        changed = not torch.equal(pointer(other, length, place), shown)
-        assert changed == (5 - BEFORE <= token <= 5 + AFTER)
+        changed = not torch.equal(pointer(pointer.read(other, length), places), shown)
+        assert changed == (6 - REACH <= token <= 6 + REACH or 12 - REACH <= token <= 12 + REACH)
+    last = torch.tensor([[[19, 19]]])
     behind = text.clone()
-    behind[0, 10:] += 1
-    assert torch.equal(pointer(behind, length, torch.tensor([[9]])), pointer(text, length, torch.tensor([[9]])))
+    behind[0, 20:] += 1
+    assert torch.equal(pointer(pointer.read(behind, length), last), pointer(pointer.read(text, length), last))
+
+
+def test_recent_places_are_those_of_the_steps_before():
+    assert recent_places(torch.tensor([[1, 3, 4]]), 3).tolist() == [[[1, 0, 0], [3, 1, 0], [4, 3, 1]]]
+
+
+def test_each_codebook_sees_the_text_at_its_own_frame():
+    """At the step that writes codebook q of a frame the pointer has gone on, maybe far."""
+    model = make_ar(pointer=True)
+    for block in model.transformer.blocks:
+        torch.nn.init.zeros_(block.self_attention.output.weight)
+    text, codes = torch.zeros(1, 90, dtype=torch.long), torch.zeros(1, STREAMS + 1, 12, dtype=torch.long)
+    codes[:, 0] = 7  # tokens a frame
+    lengths, frames = torch.tensor([90]), torch.tensor([12])
+    before = model.log_probabilities(text, lengths, codes, frames)
+    changed = text.clone()
+    changed[0, 7 * 5] = 1  # what is said in frame 4
+    different = (model.log_probabilities(changed, lengths, codes, frames) != before)[0, 1:]
+    assert different[:, 4].all()
 
 
 def pointed_batch(num_codebooks):
@@ -71,7 +91,7 @@ def test_a_model_follows_the_text_at_its_pointer_alone():
     codes[:, 0] = 0  # the pointer stays at the first token
     near, far = text.clone(), text.clone()
     near[:, 1] = (near[:, 1] + 1) % 20
-    far[:, AFTER + 1] = (far[:, AFTER + 1] + 1) % 20
+    far[:, REACH + 1] = (far[:, REACH + 1] + 1) % 20
     before = model.log_probabilities(text, lengths, codes, frames)
     assert not torch.allclose(model.log_probabilities(near, lengths, codes, frames), before)
     assert torch.equal(model.log_probabilities(far, lengths, codes, frames), before)
