@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import torch
@@ -16,7 +15,7 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.samples import Sample
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
-from stages.data.alignments import Alignments, load_alignments, make_alignments
+from stages.data.alignments import Alignments, find_alignments
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
 from stages.data.token_codec import open_codec
@@ -33,7 +32,6 @@ from stages.training.optim import parameter_groups
 from stages.training.processes import pick_device
 
 STAGE = "train-ar"
-ALIGNMENTS = "alignments"  # folder of a run
 log = logging.getLogger("halle.train_ar")
 
 
@@ -102,13 +100,10 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
 
 
 def _align(config: TrainARConfig, data: TokenData, process: Run) -> Alignments | None:
-    """Find out which token is said when, for a text pointer; only the main process does, and only once in a run."""
     if not config.model.text_pointer:
         return None
-    folder = Path(config.out) / ALIGNMENTS
-    process.processes.on_main(lambda: make_alignments(
-        folder, data, open_codec(config.codec, data).to(process.device), config.aligner, config.seed))  # fmt: skip
-    return load_alignments(folder, config.aligner, data.lowest.frame_rate)
+    codec = open_codec(config.codec, data).to(process.device)
+    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main)
 
 
 def _batch_plan(config: TrainARConfig, data: TokenData) -> BatchPlan:

@@ -14,6 +14,7 @@ from stages.artifacts.samples import Sample
 from stages.codec.base import Codec
 from stages.config.models import NARConfig
 from stages.config.stage_configs import TrainNARConfig
+from stages.data.alignments import Alignments, find_alignments
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, open_init, start_from
 from stages.data.token_codec import level_inputs, open_codec
@@ -49,7 +50,8 @@ def run(config: TrainNARConfig) -> dict:
     process = Run(config)
     require_compiler(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
-                              lambda: NARTask(config, data, codec.to(process.device), init, parents),
+                              lambda: NARTask(config, data, codec.to(process.device), init, parents,
+                                              _align(config, data, codec, process)),
                               report=update_report)
     return {
         "run": config.out,
@@ -92,7 +94,8 @@ def model_config(config: TrainNARConfig, data: TokenData, codec: Codec) -> NARCo
             "codebook_size": codec.hierarchy.codebook_size,
             "latent_dim": codec.hierarchy.latent_dim,
             "text_vocab_size": data.tokenizer.vocab_size,
-            "text_mode": "cross" if data.system == "halle" else "prefix",
+            "text_mode": config.model.text_mode if config.model.text_mode == "pointer" else
+            "cross" if data.system == "halle" else "prefix",
         }
     )
 
@@ -107,6 +110,12 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
     init = open_init(config, "nar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
     return data, codec, init, parents
+
+
+def _align(config: TrainNARConfig, data: TokenData, codec: Codec, process: Run) -> Alignments | None:
+    if config.model.text_mode != "pointer":
+        return None
+    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main)
 
 
 def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRule:
@@ -127,16 +136,11 @@ def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchP
 class NARTask:
     """Cross-entropy of one random level of every utterance, from its true feature; every frame weighs the same."""
 
-    def __init__(
-        self,
-        config: TrainNARConfig,
-        data: TokenData,
-        codec: Codec,
-        init: Checkpoint | None,
-        parents: dict[str, str],
-    ):
+    def __init__(self, config: TrainNARConfig, data: TokenData, codec: Codec, init: Checkpoint | None,
+                 parents: dict[str, str], alignments: Alignments | None = None):  # fmt: skip
         torch.manual_seed(config.seed)
         self.config, self.data, self.codec, self.parents = config, data, codec, parents
+        self.places = alignments.of if alignments else None
         self.model = NARModel(model_config(config, data, codec))
         self.init_report = start_from(self.model, init) if init else None
         self.networks = {"model": self.model}
@@ -147,7 +151,9 @@ class NARTask:
         self.rule = _clip_rule(config, data, codec)
         self.plan = _batch_plan(config, data, codec)
         self.window_seconds = config.window_seconds if data.system == "halle" else None
-        voice = NARVoice(codec, windows_of(codec, self.window_seconds, config.prompt_seconds))
+        numbers = {data.store.rows[index]["id"]: int(index) for index in data.validation}
+        voice = NARVoice(codec, windows_of(codec, self.window_seconds, config.prompt_seconds),
+                         alignments and (lambda utterance: alignments.of(numbers[utterance.id])))
         self.speech = TrainingSamples(data, codec, training, voice.what, partial(voice.say, self.model))
 
     def prepare(self, run: Run) -> None:
@@ -227,7 +233,8 @@ class NARTask:
 
     def _make(self, items, step: int | str) -> NARBatch:
         levels = self.codec.hierarchy.num_levels
-        return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step)
+        return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step,
+                         self.places)  # fmt: skip
 
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
         inputs = level_inputs(batch, self.codec.hierarchy)

@@ -2,6 +2,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,9 +12,11 @@ from two_processes import check_two_processes
 from stages import train_nar
 from stages.codec import hierarchy
 from stages.codec.registry import export_codec, load_codec
+from stages.config.aligner import AlignerConfig
 from stages.config.models import NARConfig, TransformerConfig
 from stages.config.resolve import resolve
 from stages.config.stage_configs import LMTrainingConfig, TrainNARConfig
+from stages.data.alignments import load_alignments
 from stages.data.token_codec import level_inputs
 from stages.data.tokens import open_tokens
 from stages.errors import DivergedError, MissingModelError, UsageError
@@ -29,9 +32,9 @@ def make_config(tokens, out, steps=4, **changes):
                 "log_every": 1, "schedule_steps": 10, "transcriber": None}  # fmt: skip
     training.update(changes.pop("training", {}))
     store, codec = tokens
-    fields = {"codec": str(codec), "window_seconds": 0.5, "prompt_seconds": 0.2, **changes}
+    fields = {"codec": str(codec), "window_seconds": 0.5, "prompt_seconds": 0.2, "model": TINY, **changes}
     return TrainNARConfig(
-        tokens=str(store), out=str(out), device="cpu", model=TINY, training=LMTrainingConfig(**training), **fields
+        tokens=str(store), out=str(out), device="cpu", training=LMTrainingConfig(**training), **fields
     )
 
 
@@ -77,6 +80,30 @@ def test_five_and_five_steps_equal_ten_bit_for_bit(halle_tokens, tmp_path):
     first, second = weights(whole), weights(halves)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+
+
+@pytest.mark.parametrize("system", ["halle", "valle"])
+def test_with_a_text_pointer_five_and_five_steps_equal_ten_and_clips_are_read_where_they_are(
+    system, halle_tokens, valle_tokens, tmp_path
+):  # fmt: skip
+    tokens = {"halle": halle_tokens, "valle": valle_tokens}[system]
+    pointed = {"model": TINY.model_copy(update={"text_mode": "pointer"}), "aligner": AlignerConfig(steps=3)}
+    whole = train_nar.run(make_config(tokens, tmp_path / "whole", steps=10, **pointed))
+    train_nar.run(make_config(tokens, tmp_path / "halves", steps=5, **pointed))
+    halves = train_nar.run(make_config(tokens, tmp_path / "halves", steps=10, **pointed))
+    first, second = weights(whole), weights(halves)
+    assert all(torch.equal(first[name], second[name]) for name in first) and "pointer.project.weight" in first
+    assert not any("cross_attention" in name for name in first)
+    config = make_config(tokens, tmp_path / "whole", steps=10, **pointed)
+    data, codec = open_tokens(tokens[0], None), load_codec(tokens[1]).requires_grad_(False)
+    found = load_alignments(tmp_path / "whole" / "alignments", config.aligner, data.lowest.frame_rate)
+    task = train_nar.NARTask(config, data, codec, None, {}, found)
+    batch, rate = task._make(data.train[:4], 3), data.lowest.hop_length // codec.hop_length
+    for row, index in enumerate(data.train[:4]):
+        length = int(batch.lengths[row])
+        every = np.repeat(found.of(int(index)), rate)
+        windows = np.lib.stride_tricks.sliding_window_view(every, length)
+        assert (windows == batch.places[row, :length].numpy()).all(axis=1).any()
 
 
 def test_tokens_of_another_codec_are_refused_with_both_fingerprints(halle_tokens, tmp_path):

@@ -284,7 +284,9 @@ class NARConfig(Settings):
     codebook_size: int = Field(1024, ge=2)
     latent_dim: int = Field(128, ge=1)
     text_vocab_size: int = Field(258, ge=4)
-    text_mode: Literal["cross", "prefix"] = "cross"  # section 5: HALL-E cross-attends, VALL-E prepends
+    text_mode: Literal["cross", "prefix", "pointer"] = Field(
+        "cross", description="cross or prefix: attend to the text beside or before the frames, as the system does "
+        "(section 5: HALL-E cross-attends, VALL-E prepends); pointer, ours: be shown what the AR reads at each frame")
     # section 5; `pre` and `post`, Table 10's "only", do without the codec's modules that turn one into the other
     block_codes: Literal["both", "pre", "post"] = Field(
         "both", description="of a HALL-E block: predict PreQ and read PostQ once it is done, or one of them for both")

@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "training": {"steps": 9000, **_MINI_TRAINING},
         },
         "train-nar": {
-            "model": {"transformer": _MINI_TRANSFORMER}, "window_seconds": 10.0,
+            "model": {"transformer": _MINI_TRANSFORMER, "text_mode": "pointer"}, "window_seconds": 10.0,
             "training": {"steps": 8000, **_MINI_TRAINING},
         },
     },

@@ -280,6 +280,7 @@ class TrainNARConfig(RunConfig):
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
     no_prompt_probability: float = Field(0.1, ge=0, le=1)  # inferred
+    aligner: AlignerConfig = AlignerConfig()  # of text_mode pointer
     training: LMTrainingConfig = LMTrainingConfig()
 
 

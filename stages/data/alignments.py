@@ -7,7 +7,7 @@ folder of the run. It is a pure function of the store, the codec, the settings a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from stages.randomness import derive_seed
 
 log = logging.getLogger("halle.data")
 
+FOLDER = "alignments"  # of a run
 LEAST_SPREAD = 8  # frames that are taken for a prompt at least
 
 
@@ -43,9 +44,13 @@ class Alignments:
     spread_share: float
     longest_prompt: int
 
+    def of(self, index: int) -> np.ndarray:
+        """Return the token that each frame of an utterance ends in, [frames]."""
+        return self.places[self.starts[index] : self.starts[index + 1]].astype(np.int64)
+
     def advances(self, index: int, random: Random | None = None) -> np.ndarray:
         """Return by how many tokens each frame of an utterance goes on [frames]; with `random` maybe after a prompt."""
-        places = self.places[self.starts[index] : self.starts[index + 1]].astype(np.int64)
+        places = self.of(index)
         if random is not None and random.random() < self.spread_share:
             longest = min(self.longest_prompt, len(places) // 2)
             if longest >= LEAST_SPREAD:
@@ -53,6 +58,15 @@ class Alignments:
                 even = even_advances(int(places[length - 1]) + 1, length).numpy().cumsum()
                 places = np.concatenate([even, places[length:]])
         return np.diff(places, prepend=0)
+
+
+def find_alignments(
+    run: str, data: TokenData, codec: Codec, config: AlignerConfig, seed: int, on_main: Callable[[Callable], object]
+) -> Alignments:
+    """Return where everything is said, found out once in a run and by its main process only."""
+    folder = Path(run) / FOLDER
+    on_main(lambda: make_alignments(folder, data, codec, config, seed))
+    return load_alignments(folder, config, data.lowest.frame_rate)
 
 
 def make_alignments(folder: Path, data: TokenData, codec: Codec, config: AlignerConfig, seed: int) -> None:

@@ -28,7 +28,7 @@ def level_inputs(batch: NARBatch, hierarchy: TokenHierarchy) -> dict[str, Tensor
     """Return features and targets of each item's level, and the complete features of the prompts.
 
     `feature` and `prompt` are [batch, latent_dim, frames] (`prompt` None when no item has one), `targets` [batch,
-    frames], `levels` [batch].
+    frames], `levels` [batch]; `places` [batch, frames] are there for a text pointer.
     """
     levels = torch.tensor(batch.levels, device=batch.lengths.device)
     feature = targets = None
@@ -43,4 +43,5 @@ def level_inputs(batch: NARBatch, hierarchy: TokenHierarchy) -> dict[str, Tensor
     prompt = None
     if batch.prompt_lengths.max() > 0:
         prompt = hierarchy.teacher_feature(batch.prompts, hierarchy.num_levels + 1)
-    return {"feature": feature, "targets": targets, "levels": levels, "prompt": prompt}
+    inputs = {"feature": feature, "targets": targets, "levels": levels, "prompt": prompt}
+    return inputs if batch.places is None else inputs | {"places": batch.places}

@@ -208,6 +208,7 @@ class NARBatch:
     prompts: dict[str, Tensor]
     prompt_lengths: Tensor
     levels: tuple[int, ...]
+    places: Tensor | None = None  # [batch, frames], for a text pointer
 
     def to(self, device: torch.device) -> NARBatch:
         def move(value):
@@ -235,9 +236,13 @@ def nar_lengths(data: TokenData, items: np.ndarray, hop_length: int, rule: ClipR
 
 
 def nar_batch(
-    data: TokenData, items: Sequence[int], hop_length: int, rule: ClipRule, num_levels: int, seed: int, step: int | str
-) -> NARBatch:
-    """Return a clip, a prompt and a level of each utterance, each a pure function of (seed, step, id)."""
+    data: TokenData, items: Sequence[int], hop_length: int, rule: ClipRule, num_levels: int, seed: int,
+    step: int | str, places: Callable[[int], np.ndarray] | None = None,
+) -> NARBatch:  # fmt: skip
+    """Return a clip, a prompt and a level of each utterance, each a pure function of (seed, step, id).
+
+    `places` (index), of a text pointer, says which token each frame of the lowest stream ends in.
+    """
     names = latent_streams(data, hop_length)
     utterances = [data.store[index] for index in items]
     clips, levels = [], []
@@ -248,6 +253,11 @@ def nar_batch(
     text, text_lengths = _pad([utterance.text_tokens for utterance in utterances])
     targets = {name: _cut(utterances, name, [(clip.start, clip.stop) for clip in clips]) for name in names}
     spans = [(clip.prompt_start, clip.prompt_stop) for clip in clips]
+    read = None
+    if places is not None:
+        rate = data.lowest.hop_length // hop_length
+        read, _ = _pad([places(int(index))[np.arange(clip.start, clip.stop) // rate]
+                        for index, clip in zip(items, clips, strict=True)])  # fmt: skip
     prompts = {name: _cut(utterances, name, spans) for name in names}
     return NARBatch(
         text=text,
@@ -257,6 +267,7 @@ def nar_batch(
         prompts={name: codes for name, (codes, _) in prompts.items()},
         prompt_lengths=prompts[names[0]][1],
         levels=tuple(levels),
+        places=read,
     )
 
 

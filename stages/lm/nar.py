@@ -2,7 +2,8 @@
 
 It reads codec latents through one linear layer and has no tables for codes, so the blocks and heads of a
 VALL-E fit a HALL-E. VALL-E puts the text before the audio; HALL-E cross-attends to it, which lets it train
-on clips whose share of the text is unknown (section 5, appendix A.2). At inference long sequences are read
+on clips whose share of the text is unknown (section 5, appendix A.2); with a text pointer (ours) it is shown
+at each frame what the AR model reads there, and attends to no text at all. At inference long sequences are read
 through sliding windows: levels outside, windows inside.
 """
 
@@ -20,6 +21,7 @@ from stages.codec.base import Streams, TokenHierarchy
 from stages.config.models import NARConfig
 from stages.lm.ar import CodebookSums
 from stages.lm.generate import draw
+from stages.lm.pointer import TextPointer
 from stages.lm.transformer import (
     Context,
     InitReport,
@@ -47,6 +49,7 @@ class NARModel(nn.Module):
         self.input_projection = nn.Linear(config.latent_dim, dim)
         self.prompt_embedding = nn.Parameter(torch.empty(dim))
         self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
+        self.pointer = TextPointer(dim, 1) if config.text_mode == "pointer" else None
         self.transformer = Transformer(config.transformer, config.text_mode == "cross", config.num_levels)
         # One tensor for all heads: a batch that lacks a level still gives its head a (zero) gradient on every rank.
         self.head_weight = nn.Parameter(torch.empty(config.num_levels, config.codebook_size, dim))
@@ -56,6 +59,8 @@ class NARModel(nn.Module):
     def _reset_parameters(self) -> None:
         init_linear(self.input_projection)
         init_table(self.text_embedding)
+        if self.pointer is not None:
+            self.pointer.reset_parameters()
         spread = self.config.transformer.dim**-0.5
         nn.init.normal_(self.prompt_embedding, std=spread)
         nn.init.trunc_normal_(self.head_weight, std=spread, a=-3 * spread, b=3 * spread)
@@ -75,22 +80,27 @@ class NARModel(nn.Module):
         text_lengths: Tensor | None = None,
         prompt: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Return logits [batch, frames, codebook_size] of each item's level (1-based).
 
         `prompt` [batch, latent_dim, frames] is the complete feature of the prompt; it and the text are read, not
         scored, and one of each serves a whole batch. Lengths [batch] default to the full width of what they measure.
-        Positions of text, prompt and clip are counted apart, each from 0.
+        Positions of text, prompt and clip are counted apart, each from 0. `places` [batch, frames] are the text tokens
+        that are read at each frame, for the text mode `pointer`.
         """
         batch = len(feature)
-        parts = [(self._embed_feature(feature), lengths)]
+        clip = self._embed_feature(feature)
+        if self.pointer is not None:
+            clip = clip + self.pointer(self._read(text, text_lengths).expand(batch, -1, -1), places.unsqueeze(-1))
+        parts = [(clip, lengths)]
         if prompt is not None and prompt.shape[-1] > 0:
             before = self._embed_feature(prompt) + self.prompt_embedding
             parts.insert(0, (before.expand(batch, -1, -1), prompt_lengths))
         memory = memory_mask = None
         if self.config.text_mode == "prefix":
             parts.insert(0, (self._embed_text(text).expand(batch, -1, -1), text_lengths))
-        else:
+        elif self.config.text_mode == "cross":
             memory, memory_mask = self._embed_text(text), _key_mask([(text, text_lengths)])
         context = Context(mask=_key_mask(parts), memory=memory, memory_mask=memory_mask, levels=levels)
         hidden = self.transformer(torch.cat([part for part, _ in parts], dim=1), context)
@@ -119,6 +129,11 @@ class NARModel(nn.Module):
     def _embed_feature(self, feature: Tensor) -> Tensor:
         inputs = (feature.transpose(1, 2) - self.input_mean) / self.input_std
         return _add_positions(self.input_projection(inputs.to(self.prompt_embedding.dtype)))
+
+    def _read(self, text: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return what the text pointer reads of a text [batch, tokens]: [batch, tokens, dim]."""
+        whole = torch.full((len(text),), text.shape[1], device=text.device)
+        return self.pointer.read(self.text_embedding(text), whole if lengths is None else lengths)
 
     def _embed_text(self, text: Tensor) -> Tensor:
         return _add_positions(self.text_embedding(text))
@@ -225,10 +240,12 @@ def predict_level(
     prompt: Tensor | None = None,
     settings: Refinement = Refinement(),
     generator: torch.Generator | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
     """Return codes [1, frames] of `level` for a target feature [1, latent_dim, frames], window by window.
 
-    `prompt` [1, latent_dim, frames] goes before every window. `generator` (CPU) is needed above temperature 0.
+    `prompt` [1, latent_dim, frames] goes before every window. `generator` (CPU) is needed above temperature 0, `places`
+    [1, frames] for the text mode `pointer`.
     """
     windows = settings.windows(feature.shape[-1])
     codes = torch.zeros(1, feature.shape[-1], dtype=torch.long, device=feature.device)
@@ -236,12 +253,10 @@ def predict_level(
     for first in range(0, len(windows), batch_size):
         group = windows[first : first + batch_size]
         clips = torch.cat([feature[..., window.start : window.stop] for window in group])
-        logits = nar(
-            clips,
-            torch.full((len(group),), level, device=feature.device),
-            text,
-            prompt=prompt,
-        ).float()
+        levels, read = torch.full((len(group),), level, device=feature.device), {}
+        if places is not None:
+            read["places"] = torch.cat([places[:, window.start : window.stop] for window in group])
+        logits = nar(clips, levels, text, prompt=prompt, **read).float()
         uniform = torch.zeros(logits.shape[:-1])
         if settings.temperature > 0:
             uniform = torch.rand(logits.shape[:-1], generator=generator)
@@ -261,11 +276,13 @@ def refine(
     prompt: Streams | None = None,
     settings: Refinement = Refinement(),
     generator: torch.Generator | None = None,
+    places: Tensor | None = None,
 ) -> Streams:
     """Return all streams for the AR's codes [1, codebooks, frames], prompt frames included.
 
-    `text` is [1, tokens]. `prompt` holds every stream of the prompt; its codes stay as they are. For each level
-    all windows are read, then the frozen codec modules run over the whole sequence (section 5).
+    `text` is [1, tokens]; `places` [1, frames], for the text mode `pointer`, says which of them each frame ends in.
+    `prompt` holds every stream of the prompt; its codes stay as they are. For each level all windows are read, then the
+    frozen codec modules run over the whole sequence (section 5).
     """
     num_prompt, complete = 0, None
     if prompt is not None:
@@ -274,8 +291,11 @@ def refine(
         if settings.prompt_frames is not None:
             complete = complete[..., -settings.prompt_frames :]
     state = hierarchy.start(lowest, prompt)
+    if places is not None:
+        places = places.repeat_interleave(state.feature.shape[-1] // places.shape[-1], dim=1)[:, num_prompt:]
     for level in range(1, hierarchy.num_levels + 1):
-        codes = predict_level(nar, state.feature[..., num_prompt:], level, text, complete, settings, generator)
+        codes = predict_level(nar, state.feature[..., num_prompt:], level, text, complete, settings, generator,
+                              places)  # fmt: skip
         if prompt is not None:
             codes = torch.cat([hierarchy.level_codes(prompt, level), codes], dim=1)
         state = hierarchy.accept(state, codes)

@@ -88,15 +88,16 @@ def ar_checks(ar: ARModel, text: Tensor, text_lengths: Tensor, codes: Tensor, fr
 
 
 def nar_checks(nar: NARModel, lengths: Tensor, text_lengths: Tensor, prompt_lengths: Tensor, feature: Tensor,
-               levels: Tensor, text: Tensor, prompt: Tensor | None) -> Iterator[Check]:
+               levels: Tensor, text: Tensor, prompt: Tensor | None, places: Tensor | None = None) -> Iterator[Check]:
     """Compare a padded batch of clips, as in training, with each alone, as a window is read (`NARModel.forward`)."""
     with _evaluating(nar):
-        together = nar(feature, levels, text, lengths, text_lengths, prompt, prompt_lengths).log_softmax(-1)
+        together = nar(feature, levels, text, lengths, text_lengths, prompt, prompt_lengths, places).log_softmax(-1)
         differences = []
         for row, (frames, tokens, before) in enumerate(zip(lengths, text_lengths, prompt_lengths, strict=True)):
             one = slice(row, row + 1)
             alone = nar(feature[one, :, :frames], levels[one], text[one, :tokens],
-                        prompt=None if prompt is None else prompt[one, :, :before])  # fmt: skip
+                        prompt=None if prompt is None else prompt[one, :, :before],
+                        places=None if places is None else places[one, :frames])  # fmt: skip
             differences.append(together[row, :frames] - alone[0].log_softmax(-1))
         yield Check("batched", _largest(differences), NATS, "nats")
 

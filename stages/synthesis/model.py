@@ -118,6 +118,9 @@ def check_belonging(codec: str, ar: Checkpoint, nar: Checkpoint) -> None:
     if ar.parents["text_tokenizer"] != nar.parents["text_tokenizer"]:
         problems.append(f"the AR model reads text tokenizer `{ar.parents['text_tokenizer'][:12]}`, "
                         f"the NAR model `{nar.parents['text_tokenizer'][:12]}`")
+    pointer = {"text_mode": "pointer"}.items() <= nar.architecture.get("model", {}).items()
+    if pointer and not ar.architecture.get("model", {}).get("text_pointer"):
+        problems.append("the NAR model reads the text at a pointer, which this AR model does not write")
     if ar.architecture["system"] != nar.architecture["system"]:
         problems.append(f"the AR model is of system `{ar.architecture['system']}`, "
                         f"the NAR model of `{nar.architecture['system']}`")

@@ -15,7 +15,7 @@ from stages.config.stage_configs import SpeechConfig
 from stages.errors import UsageError
 from stages.lm.generate import Generation, Sampling, generate_batch
 from stages.lm.nar import Refinement, refine
-from stages.lm.pointer import with_advances
+from stages.lm.pointer import places_after, with_advances
 from stages.randomness import derive_seed
 from stages.synthesis.long_script import paragraphs_of, sentences_of
 from stages.synthesis.model import SpeechModel
@@ -103,7 +103,7 @@ class SpeechPipeline:
         written = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
         advances, codes = (written[:1], written[1:]) if self.model.ar.config.text_pointer else (None, written)
         watch = _Stopwatch()
-        streams = self._refine(request, codes, _generator(seed, "nar"))
+        streams = self._refine(request, codes, advances, _generator(seed, "nar"))
         watch.lap("nar_seconds")
         waveform = self._decode(streams)
         watch.lap("decode_seconds")
@@ -170,10 +170,12 @@ class SpeechPipeline:
         return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,
                               cuda_graphs=self.config.cuda_graphs)
 
-    def _refine(self, request: Request, codes: Tensor, generator: torch.Generator):
-        text = torch.tensor([request.tokens], device=self.model.device)
+    def _refine(self, request: Request, codes: Tensor, advances: Tensor | None, generator: torch.Generator):
+        text, places = torch.tensor([request.tokens], device=self.model.device), None
+        if self.model.nar.config.text_mode == "pointer":
+            places = places_after(advances, self.model.ar.fill, torch.tensor([text.shape[1]], device=text.device))
         return refine(self.model.nar, self.model.codec.hierarchy, codes[None], text, request.prefix.streams,
-                      self._windows(), generator)
+                      self._windows(), generator, places)
 
     def _windows(self) -> Refinement:
         rate = self.model.codec.hierarchy.frame_rate

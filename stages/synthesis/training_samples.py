@@ -28,7 +28,7 @@ from stages.errors import UsageError
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, generate
 from stages.lm.nar import NARModel, Refinement, refine
-from stages.lm.pointer import with_advances
+from stages.lm.pointer import even_advances, places_after, with_advances
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import numbers_of
@@ -58,6 +58,15 @@ class Script:
         """Return prompt text and text with one end, as in training."""
         before = [] if self.prompt is None else self.prompt.text_tokens[:-1].tolist()
         return [*before, *self.utterance.text_tokens.tolist()]
+
+    def places(self, own: np.ndarray, num_frames: int) -> Tensor:
+        """Return which of these tokens each frame of prompt and utterance ends in [1, frames].
+
+        `own` [frames] says so of the utterance and its own tokens; nobody knows it of the prompt, which is read evenly.
+        """
+        before = len(self.text_tokens()) - len(self.utterance.text_tokens)
+        prompt = even_advances(before, num_frames - len(own)).cumsum(0)
+        return torch.cat([prompt, before + torch.from_numpy(own)])[None]
 
 
 @dataclass(frozen=True)
@@ -193,22 +202,28 @@ class ARVoice:
         before = len(tokens) - len(script.utterance.text_tokens)  # of the prompt
         start = with_advances(given, before) if given is not None and ar.config.text_pointer else given
         written = generate(ar, text, start, drawing, generator)
-        waveform = self._decode(written.codes[None, -lowest.num_codebooks :], text[None], prompt)
+        places = None
+        if ar.config.text_pointer:
+            places = places_after(written.codes[:1], ar.fill, torch.tensor([len(tokens)], device=device))
+        waveform = self._decode(written.codes[None, -lowest.num_codebooks :], text[None], prompt, places)
         begins = 0 if given is None else given.shape[-1] * lowest.hop_length
         return Take(waveform[begins:], written.stop_reason == "end")
 
-    def _decode(self, codes: Tensor, text: Tensor, prompt: Streams | None) -> np.ndarray:
+    def _decode(self, codes: Tensor, text: Tensor, prompt: Streams | None, places: Tensor | None) -> np.ndarray:
         if self.nar is None:
             return _samples(self.codec.decode_latents(self.codec.hierarchy.start(codes, prompt).feature))
-        return decode(self.codec, refine(self.nar, self.codec.hierarchy, codes, text, prompt, self.windows))
+        places = places if self.nar.config.text_mode == "pointer" else None
+        return decode(self.codec, refine(self.nar, self.codec.hierarchy, codes, text, prompt, self.windows,
+                                         places=places))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class NARVoice:
-    """What makes sound of a NAR model: the codec and the true lowest stream."""
+    """What makes sound of a NAR model: the codec and the true lowest stream; for a text pointer, where it is read."""
 
     codec: Codec
     windows: Refinement
+    places: Callable[[TokenUtterance], np.ndarray] | None = None
     what: str = FROM_TRUE_LOWEST
 
     def say(self, nar: NARModel, script: Script) -> Take:
@@ -221,7 +236,8 @@ class NARVoice:
             before = prompt[lowest.name][:, : lowest.num_codebooks]
             codes, begins = torch.cat([before, codes], dim=-1), before.shape[-1] * lowest.hop_length
         text = torch.tensor([script.text_tokens()], device=device)
-        refined = refine(nar, self.codec.hierarchy, codes, text, prompt, self.windows)
+        places = self.places and script.places(self.places(script.utterance), codes.shape[-1]).to(device)
+        refined = refine(nar, self.codec.hierarchy, codes, text, prompt, self.windows, places=places)
         return Take(decode(self.codec, refined)[begins:])
 
 
@@ -244,7 +260,7 @@ def find_voice(config: TrainARConfig, data: TokenData) -> ARVoice | None:
     if not config.nar:
         return ARVoice(codec)
     checkpoint = load_checkpoint(config.nar, "nar")
-    _check_nar(checkpoint, config.nar, data)
+    _check_nar(checkpoint, config, data)
     nar = NARModel(NARConfig.model_validate(checkpoint.architecture["model"]))
     codec.refine_by(nar.config.block_codes)
     nar.load_state_dict(checkpoint.tensors)
@@ -252,14 +268,16 @@ def find_voice(config: TrainARConfig, data: TokenData) -> ARVoice | None:
     return ARVoice(codec, nar.requires_grad_(False), windows_of(codec, *seconds))
 
 
-def _check_nar(nar: Checkpoint, path: str, data: TokenData) -> None:
+def _check_nar(nar: Checkpoint, config: TrainARConfig, data: TokenData) -> None:
     expected = {"codec": data.store.codec_fingerprint, "text_tokenizer": data.store.text_tokenizer_fingerprint}
     problems = [f"{name.replace('_', ' ')} `{nar.parents[name][:12]}`, the store `{digest[:12]}`"
                 for name, digest in expected.items() if nar.parents[name] != digest]  # fmt: skip
     if nar.architecture["system"] != data.system:
         problems.append(f"system `{nar.architecture['system']}`, the store is read as `{data.system}`")
+    if nar.architecture["model"].get("text_mode") == "pointer" and not config.model.text_pointer:
+        problems.append("a text pointer, this AR model has none")
     if problems:
-        raise UsageError(f"`{path}` was trained with {'; '.join(problems)}",
+        raise UsageError(f"`{config.nar}` was trained with {'; '.join(problems)}",
                          "give a NAR model that was trained on this store, or none")
 
 

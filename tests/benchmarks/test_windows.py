@@ -69,7 +69,7 @@ def test_every_plan_refines_the_same_codes_and_is_heard_without_its_prompt(opene
     small = TransformerConfig(dim=16, num_heads=2, num_layers=1, ffn_dim=32)
     nar = NARModel(NARConfig(transformer=small, num_levels=codec.hierarchy.num_levels, codebook_size=16,
                              latent_dim=8, text_vocab_size=data.tokenizer.vocab_size)).eval()  # fmt: skip
-    items = [Spoken(script, true_codes(codec)(script)) for script in long_scripts(data, 2, 0.1)]
+    items = [true_codes(codec)(script) for script in long_scripts(data, 2, 0.1)]
     listener = Listener()
     lines = measure(codec, nar, plans(codec, 0.3, 0.1), items, listener)
     assert listener.lengths == [item.script.utterance.num_samples for item in items for _ in range(2)]

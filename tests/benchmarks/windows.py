@@ -11,20 +11,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stages.artifacts.checkpoint import load_checkpoint
+from stages.artifacts.token_store import TokenUtterance
 from stages.codec.base import Codec
+from stages.config.aligner import AlignerConfig
 from stages.config.models import ARConfig, NARConfig
+from stages.data.alignments import FOLDER, load_alignments
 from stages.data.token_codec import open_codec
 from stages.data.tokens import TokenData, open_tokens
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, generate
 from stages.lm.nar import NARModel, Refinement, refine
-from stages.lm.pointer import with_advances
+from stages.lm.pointer import places_after, with_advances
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import paired_difference, summarise
@@ -37,10 +41,14 @@ OURS, PAPER = "ours", "slide of 5 s"
 
 @dataclass(frozen=True)
 class Spoken:
-    """One text: its script and the lowest codes [1, codebooks, frames] that every plan refines."""
+    """One text: its script and the lowest codes [1, codebooks, frames] that every plan refines.
+
+    `places` [1, frames], of a text pointer, say which text token each frame of prompt and speech ends in.
+    """
 
     script: Script
     lowest: Tensor
+    places: Tensor | None = None
 
 
 def long_scripts(data: TokenData, number: int, shortest_seconds: float) -> list[Script]:
@@ -67,41 +75,58 @@ def plans(codec: Codec, window_seconds: float, prompt_seconds: float) -> dict[st
     return {OURS: ours, PAPER: paper}
 
 
-def true_codes(codec: Codec) -> Callable[[Script], Tensor]:
-    lowest = codec.hierarchy.lowest
+def true_codes(
+    codec: Codec, places: Callable[[TokenUtterance], np.ndarray] | None = None
+) -> Callable[[Script], Spoken]:
+    """Return what gives the recording's own codes; `places`, for a text pointer, says which token a frame ends in."""
 
-    def write(script: Script) -> Tensor:
-        return streams_of(script.utterance, torch.device("cpu"))[lowest.name][:, : lowest.num_codebooks]
+    def speak(script: Script) -> Spoken:
+        lowest, prompt = _lowest(codec, script.utterance), _lowest(codec, script.prompt)
+        read = places and script.places(places(script.utterance), prompt.shape[-1] + lowest.shape[-1])
+        return Spoken(script, lowest, read)
 
-    return write
+    return speak
 
 
-def spoken_codes(codec: Codec, path: str) -> Callable[[Script], Tensor]:
-    """Return what writes the codes that an AR model samples for a script, as long as its recording at the most."""
+def spoken_codes(codec: Codec, path: str) -> Callable[[Script], Spoken]:
+    """Return what gives the codes that an AR model samples for a script, as long as its recording at the most."""
     checkpoint = load_checkpoint(path, "ar")
     ar = ARModel(ARConfig.model_validate(checkpoint.architecture["model"])).eval()
     ar.load_state_dict(checkpoint.tensors)
-    recorded = true_codes(codec)
 
-    def write(script: Script) -> Tensor:
-        prompt = recorded(replace(script, utterance=script.prompt))
-        text = torch.tensor(script.text_tokens())
-        start = with_advances(prompt[0], len(script.prompt.text_tokens) - 1) if ar.config.text_pointer else prompt[0]
-        rule = Sampling(max_frames=recorded(script).shape[-1])
+    def speak(script: Script) -> Spoken:
+        prompt, recorded = _lowest(codec, script.prompt), _lowest(codec, script.utterance)
+        text, pointer = torch.tensor(script.text_tokens()), ar.config.text_pointer
+        start = with_advances(prompt[0], len(script.prompt.text_tokens) - 1) if pointer else prompt[0]
+        rule = Sampling(max_frames=recorded.shape[-1])
         codes = generate(ar, text, start, rule, torch.Generator().manual_seed(0)).codes
-        return codes[None, -ar.config.num_codebooks :]
+        read = places_after(codes[:1], ar.fill, torch.tensor([len(text)])) if pointer else None
+        return Spoken(script, codes[None, -ar.config.num_codebooks :, prompt.shape[-1] :], read)
 
-    return write
+    return speak
+
+
+def _lowest(codec: Codec, utterance: TokenUtterance) -> Tensor:
+    lowest = codec.hierarchy.lowest
+    return streams_of(utterance, torch.device("cpu"))[lowest.name][:, : lowest.num_codebooks]
+
+
+def alignments_beside(nar: Path, data: TokenData) -> Callable[[TokenUtterance], np.ndarray]:
+    """Return what says where held-out utterances are read, as the run that trained the NAR model found it out."""
+    found = load_alignments(nar / FOLDER, AlignerConfig(), data.lowest.frame_rate)
+    numbers = {data.store.rows[index]["id"]: int(index) for index in data.validation}
+    return lambda utterance: found.of(numbers[utterance.id])
 
 
 def refined(codec: Codec, nar: NARModel, spoken: Spoken, plan: Refinement) -> np.ndarray:
     """Return float32 [samples] of the text without its prompt."""
     lowest = codec.hierarchy.lowest
     prompt = streams_of(spoken.script.prompt, torch.device("cpu"))
-    before = prompt[lowest.name][:, : lowest.num_codebooks]
+    before = _lowest(codec, spoken.script.prompt)
     text = torch.tensor([spoken.script.text_tokens()])
     codes = torch.cat([before, spoken.lowest], dim=-1)
-    whole = decode(codec, refine(nar, codec.hierarchy, codes, text, prompt, plan))
+    places = spoken.places if nar.config.text_mode == "pointer" else None
+    whole = decode(codec, refine(nar, codec.hierarchy, codes, text, prompt, plan, places=places))
     return whole[before.shape[-1] * lowest.hop_length :]
 
 
@@ -150,8 +175,9 @@ def main() -> None:
     nar = NARModel(NARConfig.model_validate(checkpoint.architecture["model"])).eval()
     codec.refine_by(nar.config.block_codes)
     nar.load_state_dict(checkpoint.tensors)
-    write = spoken_codes(codec, options.ar) if options.ar else true_codes(codec)
-    items = [Spoken(script, write(script)) for script in long_scripts(data, options.texts, options.shortest)]
+    places = alignments_beside(Path(options.nar), data) if nar.config.text_mode == "pointer" else None
+    speak = spoken_codes(codec, options.ar) if options.ar else true_codes(codec, places)
+    items = [speak(script) for script in long_scripts(data, options.texts, options.shortest)]
     seconds = sum(item.lowest.shape[-1] for item in items) * codec.hierarchy.lowest.hop_length / codec.sample_rate
     print(f"{len(items)} texts, {seconds:.0f} s, {'spoken by the AR' if options.ar else 'true lowest codes'}, "
           f"heard by {options.transcriber}")

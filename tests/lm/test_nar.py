@@ -11,6 +11,7 @@ from stages.codec.base import RefinementState, StreamSpec
 from stages.config.models import NARConfig, TransformerConfig
 from stages.config.stage_configs import SpeechConfig
 from stages.lm.nar import NARModel, Refinement, fewest_windows, predict_level, refine, window_plan
+from stages.lm.pointer import REACH
 from stages.lm.transformer import sinusoids
 
 TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
@@ -55,7 +56,14 @@ def test_positions_start_with_the_unit_angle_of_zero():
     assert torch.allclose(encoding[1, [0, 4]], torch.tensor([0.5403, 0.8415]), atol=1e-3)  # cos 1, sin 1
 
 
-@pytest.mark.parametrize("mode", ["cross", "prefix"])
+PLACES = torch.tensor([[0, 0, 1, 2, 2, 3, 4, 4, 4]])  # for the mode `pointer`, of up to nine frames
+
+
+def read_at(mode, num_frames, last=4):
+    return {"places": PLACES[:, :num_frames].clamp(max=last)} if mode == "pointer" else {}
+
+
+@pytest.mark.parametrize("mode", ["cross", "prefix", "pointer"])
 def test_padding_of_text_prompt_and_clip_changes_no_output(mode):
     model = make_nar(mode)
     jobs = [(TEXT, features(3, 1), features(9, 2), 2), (TEXT[:, :2], features(6, 3), features(4, 4), 1)]
@@ -64,11 +72,16 @@ def test_padding_of_text_prompt_and_clip_changes_no_output(mode):
         text[row, : tokens.shape[1]] = tokens[0]
         prompt[row, :, : before.shape[2]] = before[0]
         clip[row, :, : wanted.shape[2]] = wanted[0]
+    places = torch.zeros(2, 12, dtype=torch.long)
+    places[:, :9] = PLACES
+    places[1].clamp_(max=1)
     together = model(
-        clip, level(2, 1), text, level(9, 4), level(5, 2), prompt, level(3, 6)
-    )  # lengths of clips, texts and prompts
+        clip, level(2, 1), text, level(9, 4), level(5, 2), prompt, level(3, 6),  # lengths of clips, texts, prompts
+        places if mode == "pointer" else None,
+    )  # fmt: skip
     for row, (tokens, before, wanted, which) in enumerate(jobs):
-        alone = model(wanted, level(which), tokens, prompt=before)
+        alone = model(wanted, level(which), tokens, prompt=before,
+                      **read_at(mode, wanted.shape[2], tokens.shape[1] - 1))  # fmt: skip
         assert torch.allclose(together[row, : wanted.shape[2]], alone[0], atol=1e-5)
 
 
@@ -80,13 +93,36 @@ def test_an_item_without_a_prompt_reads_as_if_none_were_given(mode):
     assert torch.allclose(beside_prompted, model(clip, level(1), TEXT), atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["cross", "prefix"])
+@pytest.mark.parametrize("mode", ["cross", "prefix", "pointer"])
 def test_text_prompt_and_level_all_matter(mode):
-    model, clip, prompt = make_nar(mode), features(6), features(4, 1)
-    base = model(clip, level(1), TEXT, prompt=prompt)
-    assert not torch.allclose(base, model(clip, level(1), TEXT.flip(1), prompt=prompt), atol=1e-3)
-    assert not torch.allclose(base, model(clip, level(1), TEXT, prompt=prompt.flip(2)), atol=1e-3)
-    assert not torch.allclose(base, model(clip, level(2), TEXT, prompt=prompt), atol=1e-3)
+    model, clip, prompt, read = make_nar(mode), features(6), features(4, 1), read_at(mode, 6)
+    base = model(clip, level(1), TEXT, prompt=prompt, **read)
+    assert not torch.allclose(base, model(clip, level(1), TEXT.flip(1), prompt=prompt, **read), atol=1e-3)
+    assert not torch.allclose(base, model(clip, level(1), TEXT, prompt=prompt.flip(2), **read), atol=1e-3)
+    assert not torch.allclose(base, model(clip, level(2), TEXT, prompt=prompt, **read), atol=1e-3)
+
+
+def test_with_a_pointer_only_the_text_that_is_read_there_matters():
+    model, clip, text = make_nar("pointer"), features(6), torch.arange(40)[None] % 20
+    places = torch.tensor([[10, 10, 11, 12, 12, 13]])
+    base = model(clip, level(1), text, places=places)
+    far, near = text.clone(), text.clone()
+    far[0, 13 + REACH + 1] += 1
+    near[0, 13 + REACH] = (near[0, 13 + REACH] + 1) % 20
+    assert torch.equal(base, model(clip, level(1), far, places=places))
+    assert not torch.equal(base, model(clip, level(1), near, places=places))
+    assert not torch.allclose(base, model(clip, level(1), text, places=places + 1), atol=1e-3)
+
+
+def test_refining_shows_each_window_the_places_of_its_own_frames():
+    model, hierarchy = make_nar("pointer"), FakeHierarchy()
+    shown = []
+    model.register_forward_hook(lambda _, args, named, out: shown.append(named["places"].tolist()), with_kwargs=True)
+    lowest, places = torch.randint(SIZE, (1, 2, 14)), torch.arange(14)[None] // 3
+    prompt = {"low": lowest[..., :4], **{f"level{n}": torch.randint(SIZE, (1, 8)) for n in (1, 2, 3)}}
+    refine(model, hierarchy, lowest, TEXT, prompt, Refinement(8, 4, windows_per_batch=1), places=places)
+    whole = [place for place in places[0, 4:].tolist() for _ in range(2)]  # two latent frames a frame of the lowest
+    assert shown == 3 * [[whole[start : start + 8]] for start in (0, 4, 8, 12)]
 
 
 def test_the_prompt_is_marked_as_such():

@@ -6,8 +6,13 @@ import pytest
 import torch
 from tiny_voice import LONG, SENTENCES, TEXTS, TINY, tiny_model, tiny_pipeline, tiny_prompt
 
+from stages.artifacts.checkpoint import Checkpoint
 from stages.config.models import ARConfig
+from stages.errors import UsageError
 from stages.lm.ar import ARModel
+from stages.lm.nar import NARModel, refine
+from stages.synthesis import pipeline as pipeline_module
+from stages.synthesis.model import check_belonging
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +51,21 @@ def test_what_is_spoken_again_keeps_its_codes_and_where_they_are_read(model):
     assert torch.equal(again.codes[:, :frame], take.codes[:, :frame])
     assert torch.equal(again.advances[:, :frame], take.advances[:, :frame])
     assert not torch.equal(again.codes[:, frame : frame + 20], take.codes[:, frame : frame + 20])
+
+
+def test_a_nar_model_with_a_pointer_reads_where_the_ar_model_has_read(model, monkeypatch):
+    torch.manual_seed(0)
+    nar = NARModel(model.nar.config.model_copy(update={"text_mode": "pointer"})).eval()
+    shown = []
+    monkeypatch.setattr(pipeline_module, "refine", lambda *args: shown.append(args[7]) or refine(*args))
+    _, _, (take, *_) = takes_of(replace(model, nar=nar), SENTENCES[0], tiny_prompt(model))
+    assert shown[0].shape == (1, take.codes.shape[1]) and int(shown[0].max()) < len(take.request.tokens)
+    assert torch.equal(shown[0][0].diff(prepend=torch.zeros(1).long()), take.advances[0])
+
+
+def test_a_nar_model_with_a_pointer_is_refused_beside_an_ar_model_without(model):
+    parents = {"codec": "c", "text_tokenizer": "t"}
+    ar = Checkpoint(None, "ar", {"system": "halle", "model": {}}, {}, parents, "a")
+    nar = Checkpoint(None, "nar", {"system": "halle", "model": {"text_mode": "pointer"}}, {}, parents, "n")
+    with pytest.raises(UsageError, match="which this AR model does not write"):
+        check_belonging("c", ar, nar)
