@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from stages.randomness import derive_seed
 
 Setting = Literal["cross-sentence", "continuation", "reconstruction"]
 UNKNOWN_SPEAKER = "unknown"
+_LONGEST_STEM = 180  # of the 255 bytes that a file's name may have, with what is put behind it
 
 SETTING_IN_WORDS: dict[str, str] = {
     "cross-sentence": "prompt: the one that the test set gives, else another utterance of the same speaker; scored: "
@@ -145,7 +147,13 @@ def cut_prompt(waveform: np.ndarray, sample_rate: int, seconds: float) -> np.nda
 
 
 def file_stem(utterance_id: str) -> str:
-    """Return the id as a file name without folders: itself when it is one already, else with %-escapes."""
+    """Return the id as a file name without folders: itself when it is one already, else with %-escapes.
+
+    Of one that is too long for the name of a file, such as a title in Chinese, the beginning and a hash.
+    """
     if not utterance_id.strip("."):
         return utterance_id.replace(".", "%2E")
-    return quote(utterance_id, safe=" ()+,=@[]")
+    stem = quote(utterance_id, safe=" ()+,=@[]")
+    if len(stem) <= _LONGEST_STEM:
+        return stem
+    return f"{stem[: _LONGEST_STEM - 17]}~{hashlib.sha256(stem.encode('ascii')).hexdigest()[:16]}"

@@ -26,6 +26,8 @@ from stages.speech.alignment import edits, num_letters
 
 # Of the letters that were put in, those in words that are said close by; recognisers mistake the others
 _SAID_BEFORE = 0.5
+# Words of the text times words heard: 3,000 each are 20 minutes of speech. They take about 60 bytes a pair.
+_MOST_PAIRS = 10_000_000
 Words = tuple[str, ...]
 
 
@@ -105,6 +107,9 @@ class SkippedWords(Metric):
     def _measure(self, item: MetricInput, heard: str) -> Measurement:
         if problem := reference_problem(item.text, item.language):
             return not_measured(problem)
+        units = [len(each) if counts_characters(item.language) else len(each.split()) for each in (item.text, heard)]
+        if units[0] * units[1] > _MOST_PAIRS:
+            return not_measured(f"{units[0]} words of the text and {units[1]} heard are too many to align")
         found = find_differences(item.text, heard, item.language)
         runs = self.runs_of(found)
         count = sum(map(len, runs))

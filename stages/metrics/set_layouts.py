@@ -43,6 +43,7 @@ from stages.text.tables import (
 log = logging.getLogger("halle.eval")
 
 TASKS = "tasks.jsonl"  # what `--export-tasks` writes
+_LONGEST_NAME = 255  # bytes of a file's
 AUDIO_FIELDS = ("audio", "file_name", "file", "wav", "path")
 # What a folder is searched for, in this order
 _TABLES = (MANIFEST, "metadata.jsonl", "metadata.csv", TASKS, "meta.lst")
@@ -186,7 +187,7 @@ def _to_case(row: Row, root: Path, problems: Problems, needs_text: bool) -> Case
     seconds = [take_seconds(row, field, problems) for field in ("start", "duration")]
     if name is None and audio:
         name = printable(Path(audio).with_suffix("").as_posix().replace("/", "_"))
-    if not name:
+    if not (name and name.strip()):
         problems.add(row.where, "field `id` is missing")
     if text is None and needs_text:
         problems.add(row.where, "field `text` is missing")
@@ -253,6 +254,9 @@ def _take_path(row: Row, names: tuple[str, ...], problems: Problems) -> str | No
         return None
     if not stays_inside(path):
         problems.add(row.where, f"path `{path}` leaves the data root")
+        return None
+    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in Path(path).parts):
+        problems.add(row.where, f"path `{path[:40]}...` has a name that is longer than {_LONGEST_NAME} bytes")
         return None
     return path
 

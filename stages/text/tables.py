@@ -8,6 +8,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def json_rows(path: Path, encoding: str, problems: Problems) -> list[Row]:
         where = f"{path.name}:{number}"
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of brackets within brackets
             problems.add(where, "not JSON")
             continue
         if isinstance(fields, dict):
@@ -83,21 +84,31 @@ def json_rows(path: Path, encoding: str, problems: Problems) -> list[Row]:
 
 def csv_rows(path: Path, encoding: str, problems: Problems) -> list[Row]:
     """Read comma-separated values with a header line; empty cells count as absent."""
-    reader = csv.reader(io.StringIO(read_text(path, encoding)))
     header: list[str] = []
     rows = []
-    for cells in reader:
+    for where, cells in _csv_cells(path, encoding, problems):
         if not any(cell.strip() for cell in cells):
             continue
         if not header:
             header = [cell.strip() for cell in cells]
             continue
-        where = f"{path.name}:{reader.line_num}"
         if len(cells) != len(header):
             problems.add(where, f"expected {len(header)} columns as in the header, got {len(cells)}")
             continue
         rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=True) if cell}))
     return rows
+
+
+def _csv_cells(path: Path, encoding: str, problems: Problems) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each line; what is no CSV is a problem, and ends the file."""
+    text = read_text(path, encoding)
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # 128 KiB, which a text may well exceed
+    reader = csv.reader(io.StringIO(text))
+    try:
+        for cells in reader:
+            yield f"{path.name}:{reader.line_num}", cells
+    except csv.Error as error:
+        problems.add(f"{path.name}:{reader.line_num}", f"not CSV: {error}")
 
 
 def take_text(row: Row, names: tuple[str, ...], problems: Problems, required: bool = False) -> str | None:

@@ -83,3 +83,10 @@ def test_a_missing_output_skips_every_word_and_repeats_none_that_could_be_judged
 def test_a_text_without_words_has_no_rate_and_says_why(metric):
     measured = metric.measure(MetricInput(" um ", 16_000, transcript="anything"))
     assert measured.value is None and "reference text" in measured.reason
+
+
+def test_what_is_too_long_to_be_aligned_in_memory_has_a_reason_and_what_nobody_spoke_is_skipped():
+    text = "so it went on " * 1000
+    measured = SkippedWords().measure(MetricInput(text, 16_000, transcript=text))
+    assert measured.value is None and measured.reason == "4000 words of the text and 4000 heard are too many to align"
+    assert SkippedWords().measure(MetricInput(text, 16_000, transcript="")).value == pytest.approx(100.0)

@@ -208,8 +208,8 @@ def test_paths_that_leave_the_data_root_are_refused(tmp_path, path):
 
 
 @pytest.mark.parametrize("change, told", [
-    ({"id": None}, "field `id`"), ({"text": None}, "field `text` is missing"), ({"text": ["a"]}, "should be text"),
-    ({"id": {}}, "should be text"), ({"audio": 3.5}, "should be text"), ({"duration": "long"}, "should be seconds"),
+    ({"id": None}, "field `id`"), ({"id": "  "}, "field `id`"), ({"text": None}, "field `text` is missing"),
+    ({"text": ["a"]}, "should be text"), ({"id": {}}, "should be text"), ({"audio": 3.5}, "should be text"), ({"duration": "long"}, "should be seconds"),
     ({"duration": -1.0}, "got `-1.0`"), ({"duration": math.nan}, "got `nan`"), ({"start": True}, "got `True`"),
 ])  # fmt: skip
 def test_missing_and_mistyped_fields_are_told_with_their_line(tmp_path, change, told):
@@ -267,9 +267,29 @@ def test_characters_of_any_script_stay_as_they_are(tmp_path):
     assert [case.text for case in read_listing(tmp_path).cases] == texts
 
 
-def test_a_megabyte_of_text_is_read(tmp_path):
-    jsonl(tmp_path / "manifest.jsonl", row(text="word " * 200_000))
-    assert len(only(read_listing(tmp_path)).text) == 1_000_000
+@pytest.mark.parametrize("name", ["manifest.jsonl", "metadata.csv", "mine.tsv", "meta.lst"])
+def test_a_megabyte_of_text_is_read(tmp_path, name):
+    text = " ".join(["word"] * 200_000)
+    written = {"manifest.jsonl": json.dumps({"id": "a", "text": text}), "metadata.csv": f"id,text\na,{text}",
+               "mine.tsv": f"a\t{text}", "meta.lst": f"a|{text}"}  # fmt: skip
+    (tmp_path / name).write_text(written[name] + "\n", encoding="utf-8")
+    assert only(read_listing(tmp_path / name)).text == text
+
+
+@pytest.mark.parametrize("name, written, told", [
+    ("manifest.jsonl", "[" * 100_000, "manifest.jsonl:1: not JSON"),
+    ("metadata.csv", "id,text\na,one\rb,two\n", "metadata.csv:2: not CSV"),
+    ("metadata.csv", "id,text\na,one,more\n", "metadata.csv:2: expected 2 columns as in the header, got 3"),
+])  # fmt: skip
+def test_what_no_reader_understands_is_told_with_its_line(tmp_path, name, written, told):
+    (tmp_path / name).write_text(written, encoding="utf-8", newline="")
+    assert told in refused(tmp_path).message
+
+
+def test_a_name_that_no_file_can_have_is_told_with_its_line(tmp_path):
+    jsonl(tmp_path / "manifest.jsonl", row(), row("b", audio="y" * 300 + ".wav"), row("c", prompt="é" * 200 + ".wav"))
+    message = refused(tmp_path).message
+    assert all(f"manifest.jsonl:{line}: path" in message for line in (2, 3)) and "longer than 255 bytes" in message
 
 
 def test_a_set_without_a_row_is_refused(tmp_path):

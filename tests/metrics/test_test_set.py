@@ -191,7 +191,8 @@ def test_a_prompt_is_the_first_seconds_of_the_waveform():
     np.testing.assert_array_equal(cut_prompt(waveform, 10, 3.0), np.arange(30))
 
 
-@pytest.mark.parametrize("name", ["plain-1_a.b", "two words", "a/b", "..", "../../etc", "a:b?*", "ü", "100%"])
+@pytest.mark.parametrize("name", ["plain-1_a.b", "two words", "a/b", "..", "../../etc", "a:b?*", "ü", "100%", "你" * 90,
+                                  "x" * 5000])
 def test_every_id_has_a_file_name_inside_the_folder(tmp_path, name):
     path = tmp_path / f"{file_stem(name)}.wav"
     assert path.parent == tmp_path and path.resolve().parent == tmp_path.resolve()
@@ -200,7 +201,7 @@ def test_every_id_has_a_file_name_inside_the_folder(tmp_path, name):
 
 
 def test_different_ids_have_different_file_names():
-    ids = ["a/b", "a%2Fb", "a b", "a%20b", "..", "%2E%2E"]
+    ids = ["a/b", "a%2Fb", "a b", "a%20b", "..", "%2E%2E", "你" * 90, "你" * 91, "x" * 180, "x" * 181]
     assert len({file_stem(name) for name in ids}) == len(ids)
 
 
