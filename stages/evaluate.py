@@ -27,7 +27,7 @@ from stages.metrics.transcripts import TRANSCRIPTS, GivenTranscripts, Heard, Kep
 from stages.reports.evaluation import evaluation_page, score_in_words
 from stages.reports.listening_tables import OPINIONS, opinion_in_words
 from stages.reports.listening_test import PAGE, write_listening_test
-from stages.reports.tables import TABLES, write_tables
+from stages.reports.tables import TABLES, not_measured, write_tables
 from stages.speech.transcriber import load_transcriber
 from stages.synthesis.making import keep_scenes, make_audio
 from stages.synthesis.sources import Source, find_sources
@@ -219,11 +219,9 @@ def result(job: Job, scores: dict) -> dict:
         opinions = scores.get("listening", {}).get("systems", {}).get(name, {})
         systems[name] = told | {label: opinion_in_words(opinions[score]) for score, label in OPINIONS.items()
                                 if score in opinions} | without
-    labels = [metric["label"] for metric in scores["metrics"].values()]
-    measured = {label for told in systems.values() for label in told}
     page = {"listening_test": str(job.out / PAGE)} if job.config.listening_test else {}
     files = {source.name: source.files for source in job.sources if source.files}
     return page | ({"files": files} if files else {}) | {
         "report": str(job.out / REPORT), "scores": str(job.out / SCORES), "setting": scores["setting"],
         "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()),
-        "not_measured": [label for label in labels if label not in measured], "systems": systems}
+        "not_measured": not_measured(scores), "systems": systems}

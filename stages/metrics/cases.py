@@ -52,12 +52,12 @@ class Case:
 def setting_in_words(config: EvalConfig) -> str:
     """Return what the setting means for the reader of a table."""
     scored = (f"each file begins with {config.prompt_seconds:g} s of prompt, which similarity does not hear"
-              if config.with_prompt else f"all of each file is scored as {config.setting}")
-    given = f"as whoever made the audio says; {scored}"
+              if config.with_prompt else "all of each file is scored")
+    given = f"audio from elsewhere, prompted as its makers say; {scored}"
     if not config.hypotheses or config.setting == "reconstruction":
         return SETTING_IN_WORDS[config.setting]
     ours = config.model or config.codec or config.ar or config.nar
-    return f"{SETTING_IN_WORDS[config.setting]}; audio from elsewhere: {given}" if ours else given
+    return f"{SETTING_IN_WORDS[config.setting]}; {given}" if ours else given
 
 
 def plan_cases(

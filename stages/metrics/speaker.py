@@ -106,6 +106,7 @@ class SimilarityDrift(VoiceMetric):
 
     name = "speaker_similarity_drift"
     what = "SIM drift"
+    better = "neither"  # the nearer to 0
 
     def measure(self, item: MetricInput) -> Measurement:
         if problem := _unusable(item.generated, item.voice, item.sample_rate):

@@ -49,7 +49,7 @@ def _about(scores: dict) -> list[str]:
         about["protocol"] = "; ".join((f"{protocol['name']} ({protocol['paper']})", *protocol["notes"]))
     for name, system in scores["systems"].items():
         made = ", ".join(f"{count} {status}" for status, count in system["counts"].items() if count)
-        about[name] = f"{system['what']}: {made}"
+        about[name] = f"{system['what']}; {made}"
         if strangers := system.get("unknown_files"):
             more = f" and {len(strangers) - NAMED} more" if len(strangers) > NAMED else ""
             about[f"{name}: files of no utterance"] = ", ".join(strangers[:NAMED]) + more

@@ -15,10 +15,10 @@ from stages.audio.io import audio_info, encode_audio, read_audio
 from stages.metrics.sounds import RECORDINGS, SCORED
 from stages.reports.evaluation_plots import value_of
 from stages.reports.evaluation_tables import PAPER_COLUMNS, error_rate
-from stages.reports.page import Words, article, cards, heading, paragraph, player, words
+from stages.reports.page import Words, article, cards, heading, paragraph, player, titled, words
 from stages.reports.word_alignment import marked_words
 
-WORST, BEST = 8, 4  # utterances that are shown; all are in items.jsonl
+WORST, BEST = 8, 4  # utterances that are shown, of small sets fewer in this ratio; all are in items.jsonl
 EMBEDDED_BYTES = 10 * 2**20  # of sound in the page: with its base64 about 14 MB, which can still be mailed
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000)  # Hz; higher ones are brought down to the last
 _COMPRESSION = 0.7  # of libsndfile's MP3: 39 kbit/s of speech at 24 kHz, 67 at its default
@@ -69,9 +69,9 @@ def best_items(scores: dict, rows: Sequence[dict], most: int = BEST, but: Sequen
 def item_articles(scores: dict, rows: Sequence[dict], folder: Path | None = None) -> list[str]:
     """Return the worst and the best utterances to listen to; sounds are read from `folder`, and lie beside the page
     where there are too many of them to be part of it."""
-    worst = worst_items(scores, rows)
-    best = best_items(scores, rows, but=worst)
     takes = _takes_of(_judged(rows))
+    worst = worst_items(scores, rows, min(WORST, -(-len(takes) * WORST // (WORST + BEST))))
+    best = best_items(scores, rows, but=worst)
     worst, best = ([_complete(shown, takes[shown.row["id"]]) for shown in chosen] for chosen in (worst, best))
     embedded = {}
     if folder is not None:
@@ -136,14 +136,14 @@ def _complete(shown: Shown, takes: Sequence[dict]) -> Shown:
 def _article(row: dict, why: str, scores: dict, takes: Sequence[dict], embedded: Mapping[str, bytes]) -> str:
     sounds = _sounds(scores, row)
     parts: list[tuple[str, list[str]]] = []
-    if "prompt" in sounds:
-        parts.append(("prompt", [_player(f"prompt of {row['id']}", sounds["prompt"], embedded)]))
+    prompt = [titled("prompt", _player(f"prompt of {row['id']}", sounds["prompt"], embedded))] \
+        if "prompt" in sounds else []
     for system, entry in row["systems"].items():
         several = sum(system in take["systems"] for take in takes)
         title = f"{system}, take {entry['take']} of {several}" if several > 1 else system
         drawn = [_player(f"{title}, {row['id']}", sounds[system], embedded)] if system in sounds else []
         parts.append((title, drawn + _said(entry, row["text"], scores)))
-    return article(row["id"], [paragraph(why, "soft"), paragraph(row["text"]), cards(parts)])
+    return article(row["id"], [paragraph(why, "soft"), paragraph(row["text"]), *prompt, cards(parts)])
 
 
 def _said(entry: dict, text: str, scores: dict) -> list[str]:

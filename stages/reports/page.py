@@ -136,7 +136,7 @@ def details(summary: str, parts: Sequence[str]) -> str:
 
 
 def sounds(shown: Sequence[tuple[str, bytes, str]]) -> str:
-    """Return sounds side by side: each a caption, a PNG of its spectrogram and a path as in `players`."""
+    """Return sounds side by side: each a caption, a PNG of its spectrogram and a path as in `player`."""
     parts = []
     for caption, png, path in shown:
         audio = f'<audio controls preload="none" src="{escape(quote(path))}"></audio>'
@@ -155,6 +155,11 @@ def player(label: str, path: str, mp3: bytes | None = None) -> str:
     else:
         source = f'preload="metadata" src="data:audio/mpeg;base64,{base64.b64encode(mp3).decode("ascii")}"'
     return f'<audio controls aria-label="{escape(label)}" {source}></audio>'
+
+
+def titled(title: str, drawn: str) -> str:
+    """Return one player under its title, outside of cards."""
+    return f'<div class="titled"><span>{escape(title)}</span>{drawn}</div>'
 
 
 def cards(parts: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -69,8 +69,7 @@ article h3 { font-size: 1.05rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 .words ins { color: var(--more); text-decoration-line: underline; }
 .words mark { color: var(--other); background: none; font-weight: 600; text-decoration: underline dotted; }
 .words i { color: var(--soft); font-style: normal; font-size: .87em; }
-.players { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; margin: .5rem 0; }
-.players label { display: block; font-size: .85rem; color: var(--soft); }
+.titled { margin: .6rem 0; } .titled span { display: block; font-size: .85rem; color: var(--soft); }
 .bad { color: var(--bad); } ul.bad { margin: .4rem 0; padding-left: 1.2rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.4rem 1.6rem; }
 .charts svg { width: 100%; height: auto; } .charts + .scroll { margin-top: 1.2rem; }

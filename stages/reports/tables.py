@@ -159,12 +159,16 @@ def _header(metric: dict) -> Cell:
 def _score_rows(systems: dict[str, dict], metrics: Sequence[str], scores: dict) -> list[tuple[str, str, list[Cell]]]:
     best = {name: _best(systems, name, scores["metrics"][name]) for name in metrics}
     return [(escape(system), _count(found),
-             [_cell(found.get(name), scores["metrics"][name]["digits"], best[name]) for name in metrics])
+             [_cell(found.get(name), scores["metrics"][name]["digits"], best[name] if system != _RECORDINGS else None)
+              for name in metrics])
             for system, found in systems.items()]
 
 
 def _best(systems: dict[str, dict], metric: str, described: dict) -> str | None:
-    """Return the best system's value as it is printed; none where only one system has any, or none is better."""
+    """Return the best system's value as it is printed; none where only one system has any, or none is better.
+
+    The recordings are no competitor.
+    """
     if described["better"] not in _ARROWS:
         return None
     values = [found[metric]["value"] for system, found in systems.items()
@@ -234,14 +238,14 @@ def _notes(scores: dict) -> list[str]:
               f"Halle {basis['halle_version'] or '(version unknown)'}, seed {basis['seed']}"]
     if refused := sum(scores["refused"].values()):
         notes.append(f"In no value: {refused} utterances that could not be evaluated")
-    return [escape(note) for note in (*notes, *_not_measured(scores))]
+    notes += [f"Not measured: {label} ({why})" for label, why in not_measured(scores).items()]
+    return [escape(note) for note in notes]
 
 
-def _not_measured(scores: dict) -> Iterator[str]:
+def not_measured(scores: dict) -> dict[str, str]:
+    """Return why metrics that were asked for have no value of any system, by their labels."""
     systems = {name: told["scores"] for name, told in scores["systems"].items()}
     measured = _measured(scores["metrics"], systems)
-    for name, metric in scores["metrics"].items():
-        if name not in measured:
-            reasons = dict.fromkeys(reason for found in systems.values() for reason in
-                                    found.get(name, {}).get("reasons", ()))
-            yield f"Not measured: {metric['label']} ({'; '.join(reasons)})"
+    return {metric["label"]: "; ".join(dict.fromkeys(reason for found in systems.values()
+                                                     for reason in found.get(name, {}).get("reasons", ())))
+            for name, metric in scores["metrics"].items() if name not in measured}

@@ -209,8 +209,9 @@ def test_paths_that_leave_the_data_root_are_refused(tmp_path, path):
 
 @pytest.mark.parametrize("change, told", [
     ({"id": None}, "field `id`"), ({"id": "  "}, "field `id`"), ({"text": None}, "field `text` is missing"),
-    ({"text": ["a"]}, "should be text"), ({"id": {}}, "should be text"), ({"audio": 3.5}, "should be text"), ({"duration": "long"}, "should be seconds"),
-    ({"duration": -1.0}, "got `-1.0`"), ({"duration": math.nan}, "got `nan`"), ({"start": True}, "got `True`"),
+    ({"text": ["a"]}, "should be text"), ({"id": {}}, "should be text"), ({"audio": 3.5}, "should be text"),
+    ({"duration": "long"}, "should be seconds"), ({"duration": -1.0}, "got `-1.0`"),
+    ({"duration": math.nan}, "got `nan`"), ({"start": True}, "got `True`"),
 ])  # fmt: skip
 def test_missing_and_mistyped_fields_are_told_with_their_line(tmp_path, change, told):
     fields = {name: value for name, value in (row("b") | change).items() if value is not None}

@@ -208,7 +208,7 @@ def test_different_ids_have_different_file_names():
 def test_each_setting_is_told_in_words_and_given_audio_is_not_said_to_be_prompted():
     told = {setting_in_words(EvalConfig(setting=s)) for s in ("cross-sentence", "continuation", "reconstruction")}
     assert len(told) == 3
-    assert "whoever made the audio" in setting_in_words(EvalConfig(hypotheses="x", setting="continuation"))
+    assert "prompted as its makers say" in setting_in_words(EvalConfig(hypotheses="x", setting="continuation"))
 
 
 def test_a_prompt_that_the_set_gives_is_taken_and_only_where_prompts_are_other_recordings():

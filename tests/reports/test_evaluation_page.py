@@ -284,6 +284,13 @@ def test_the_best_are_of_low_rates_complete_and_rather_long():
     assert [each.row["id"] for each in best_items(scores(), rows, but=worst)] == ["long", "short"]
 
 
+def test_of_a_small_set_a_third_is_left_for_the_best():
+    parsed = Tags(evaluation_page(scores(), [row(f"u{index}", 10.0 + index) for index in range(6)]))
+    worst, best = parsed.text[parsed.text.index("Worst 4 of 6 utterances") :].split("Best 2 of 6 utterances")
+    assert [f"u{index}" in worst for index in range(6)] == [False, False, True, True, True, True]
+    assert [f"u{index}" in best for index in range(6)] == [True, True, False, False, False, False]
+
+
 def test_systems_that_say_nothing_anew_in_a_further_take_stand_beside_it():
     rows = [row("a", 10.0), row("a", 60.0, take=2, systems={"mini": entry(60.0)})]
     text = Tags(evaluation_page(scores(), rows)).text

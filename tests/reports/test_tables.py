@@ -116,6 +116,14 @@ def rows_of(tex):
     return [re.split(r"(?<!\\)&", line.removesuffix(r" \\")) for line in tex.splitlines() if line.endswith(r" \\")]
 
 
+def test_the_recordings_are_no_competitor_even_with_the_best_systems_value():
+    scores = make_scores(systems={"ours": 1, "theirs": 6})  # no errors, as in the recordings
+    values = [scores["systems"][name]["scores"]["wer"]["value"] for name in ("recordings", "ours", "theirs")]
+    assert values[0] == values[1] == 0 < values[2]
+    first = {row[0].strip(): row[2].strip() for row in reversed(rows_of(scores_tex(scores)[:1500])) if len(row) > 2}
+    assert (first["{recordings}"], first["{ours}"]) == ("0.00", r"\textbf{0.00}")
+
+
 @pytest.mark.parametrize("takes", [1, 3])
 def test_the_latex_table_has_systems_as_rows_metrics_with_arrows_intervals_and_notes(takes):
     scores = make_scores(takes)
