@@ -96,8 +96,16 @@ def test_without_a_protocol_lengths_can_be_chosen_and_none_left_is_an_error(fold
     config = resolve("eval", options={"set": str(folder / "set"), "hypotheses": [str(folder / "theirs")],
                                       "recording_seconds": (5.0, 10.0), "out": str(folder / "out")})
     assert evaluate.plan(config)["utterances"] == 2
-    with pytest.raises(UsageError, match=r"expected recordings of 7 to 10 s .* none of 4 is"):
+    with pytest.raises(UsageError, match=r"expected recordings of 7 to 10 s .* none of 4 is") as none:
         evaluate.plan(config.model_copy(update={"recording_seconds": (7.0, 10.0)}))
+    assert "--recording-seconds" in none.value.hint
+
+
+def test_a_set_without_recordings_of_a_protocols_lengths_is_no_matter_of_options(tmp_path):
+    options = {"set": "demo-90s", "protocol": "valle", "hypotheses": [str(tmp_path)], "out": str(tmp_path / "out")}
+    with pytest.raises(UsageError, match="expected recordings of 4 to 10 s") as none:
+        evaluate.plan(resolve("eval", options=options))
+    assert none.value.hint == "protocol `valle` fixes these lengths: choose another --set"
 
 
 def test_the_folder_of_a_protocol_is_named_after_it(folder, monkeypatch):

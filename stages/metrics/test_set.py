@@ -41,7 +41,8 @@ def open_test_set(config: EvalConfig) -> EvaluationSet:
             raise UsageError("expected a test set, of which --only and split choose rows, got --hypotheses alone")
         return set_of_outputs([Path(folder) for folder in config.hypotheses], config.encoding)
     path = find_test_set(config.set, config.data_root)
-    return of_seconds(read_test_set(path, config.split, config.only, config.encoding), config.recording_seconds)
+    whole = read_test_set(path, config.split, config.only, config.encoding)
+    return of_seconds(whole, config.recording_seconds, config.protocol)
 
 
 def find_test_set(name: str, data_root: str | None = None) -> Path:
@@ -113,10 +114,12 @@ def cases_to_judge(test_set: EvaluationSet, config: EvalConfig, speaks: bool) ->
     return cases
 
 
-def of_seconds(test_set: EvaluationSet, seconds: tuple[float, float] | None) -> EvaluationSet:
+def of_seconds(
+    test_set: EvaluationSet, seconds: tuple[float, float] | None, protocol: str | None = None
+) -> EvaluationSet:
     """Return the set without the rows whose recording is shorter or longer than `seconds`, which still may be prompts.
 
-    Rows without a recording stay. Raises `UsageError` when none is left.
+    Rows without a recording stay. Raises `UsageError` when none is left; a `protocol` fixes the seconds.
     """
     if seconds is None:
         return test_set
@@ -125,7 +128,9 @@ def of_seconds(test_set: EvaluationSet, seconds: tuple[float, float] | None) -> 
                   if case.recording is None or low <= case.recording.duration <= high)
     if not cases:
         raise UsageError(f"expected recordings of {low:g} to {high:g} s in `{test_set.folder}`, none of "
-                         f"{len(test_set.cases)} is", hint="choose others with --recording-seconds MIN-MAX")
+                         f"{len(test_set.cases)} is",
+                         hint=f"protocol `{protocol}` fixes these lengths: choose another --set" if protocol
+                         else "choose others with --recording-seconds MIN-MAX")
     return replace(test_set, cases=cases)
 
 
