@@ -5,6 +5,7 @@ Both are JSON lines, one a sound: `{"audio_sha256", "recogniser", "version", "te
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -99,6 +100,8 @@ def _problems(line: dict) -> list[str]:
         found.append(f"`audio_sha256` should be 64 hexadecimal digits, got `{line.get('audio_sha256')}`")
     found += [f"`{name}` should be text, got `{line.get(name)}`" for name in ("recogniser", "text")
               if not isinstance(line.get(name), str)]
+    if re.search("[\ud800-\udfff]", str(line.get("text"))):  # which no page can hold
+        found.append("`text` has half a character (a lone surrogate)")
     if not isinstance(line.get("version", ""), str):
         found.append(f"`version` should be text, got `{line['version']}`")
     words = line.get("words") or []
@@ -109,7 +112,7 @@ def _problems(line: dict) -> list[str]:
 
 def _is_word(word: object) -> bool:
     return (isinstance(word, list) and len(word) == 3 and isinstance(word[0], str)
-            and all(isinstance(time, (int, float)) for time in word[1:]))
+            and all(isinstance(time, (int, float)) and math.isfinite(time) for time in word[1:]))
 
 
 def to_line(audio_sha256: str, recogniser: str, version: str, heard: Transcript) -> dict:

@@ -151,7 +151,8 @@ def _said(entry: dict, text: str, scores: dict) -> list[str]:
     told = [f"{entry['seconds']:.1f} s"] if entry["seconds"] else []
     told += [_value_in_words(scores, name, value) for name in _TOLD
              if name in scores["metrics"] and (value := value_of(entry, name)) is not None]
-    parts = [paragraph(" \u00b7 ".join(told), "soft")] if told else []
+    unbroken = [each.replace(" ", "\u00a0") for each in told]
+    parts = [paragraph(" \u00b7 ".join(unbroken), "soft")] if told else []
     if entry["reason"]:
         parts.append(paragraph(f"{entry['status']}: {entry['reason']}", "bad"))
     elif not entry["finished"]:
