@@ -320,12 +320,16 @@ class GeneratedSeconds(Metric):
         return Measurement(value, numbers={"value": value})
 
 
-def test_the_prompt_that_hypotheses_begin_with_is_not_in_what_similarity_hears(tmp_path, two_systems, monkeypatch):
+def test_the_prompt_that_hypotheses_begin_with_is_not_in_what_similarity_hears(tmp_path, two_systems, monkeypatch,
+                                                                                caplog):
     monkeypatch.setitem(registry._METRICS, "generated", GeneratedSeconds())
     told = {"setting": "continuation", "metrics": ("generated", "wer")}
     score(tmp_path, two_systems[0], **told)
     seconds = [row["systems"]["right"]["metrics"]["generated"]["value"] for row in read(tmp_path)[1].values()]
+    assert "give --with-prompt when the files" in caplog.text
+    caplog.clear()
     score(tmp_path, two_systems[0], with_prompt=True, **told)
+    assert "--with-prompt" not in caplog.text
     scores, rows = read(tmp_path)
     entries = [row["systems"]["right"] for row in rows.values()]
     assert [entry["metrics"]["generated"]["value"] for entry in entries] == [each - 3.0 for each in seconds]

@@ -49,5 +49,5 @@ def match_hypotheses(cases: Sequence[Case], folder: Path) -> Hypotheses:
     if not matched:
         raise UsageError(f"no audio file in `{folder}` has an id of the test set as its name "
                          f"({len(unknown)} others, {len(missing)} utterances)",
-                         hint=f"name the files like `{file_stem(missing[0])}.wav`")
+                         hint=f"name the files like `{file_stem(missing[0])}.wav`, directly in this folder")
     return Hypotheses(matched, missing, tuple(unknown))

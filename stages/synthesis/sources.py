@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ from stages.synthesis.model import find_codec, find_parts, load_speech_model
 from stages.synthesis.peak_memory import MemoryMeter
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
+
+log = logging.getLogger("halle.eval")
 
 # Say one case for the n-th time (from 1), given the test set's recording of it if it has one; None when there is
 # nothing for it.
@@ -77,6 +80,10 @@ def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...
     if not config.hypotheses or config.model or config.codec or config.ar or config.nar:
         sources = [codec_source(path) for path in (find_codec(config), *config.further_codecs)] \
             if config.setting == "reconstruction" else model_sources(config)
+    if config.hypotheses and config.setting == "continuation" and not config.with_prompt:
+        log.warning("in the setting continuation, texts hold the prompt's words: give --with-prompt when the files in "
+                    "%s begin with the prompt, else similarity hears it; if they do not, its words count as deleted",
+                    ", ".join(f"`{folder}`" for folder in config.hypotheses))
     folders = [Path(folder) for folder in config.hypotheses]
     names = config.names or [folder.resolve().name for folder in folders]
     given_seconds = config.prompt_seconds if config.with_prompt else 0.0
