@@ -98,3 +98,45 @@ def test_classes_hold_the_scores_of_their_rows_alone_with_their_own_denominators
                     ("90-180", "mine"): (40.0, 2), ("unknown", "mine"): (100.0, 1)}
     assert "duration_distance" not in classes["4-10"]["recordings"]
     assert classes["4-10"]["mine"]["duration_distance"]["reasons"] == {"done before this metric was asked for": 3}
+
+
+# What pocketsphinx got wrong of demo-90s read by two flite voices: substitutions, insertions, deletions, words
+RMS = ((17, 4, 1, 248), (29, 2, 7, 303), (16, 2, 1, 247), (17, 6, 3, 271), (5, 2, 0, 83), (15, 2, 1, 109),
+       (5, 1, 0, 40), (11, 2, 1, 79))
+SLT = ((38, 3, 5, 248), (60, 7, 4, 303), (29, 2, 3, 247), (44, 3, 7, 271), (8, 2, 2, 83), (15, 3, 1, 109),
+       (6, 1, 0, 40), (29, 4, 4, 79))
+
+
+def of_voices(texts, **voices):
+    columns = CorpusWER.columns
+    rows = []
+    for text in texts:
+        counts = {name: dict(zip(columns, voice[text % 8], strict=True)) for name, voice in voices.items()}
+        heard = {name: entry(0) | {"metrics": {"wer": {"value": 0.0, "reason": "", **each}}}
+                 for name, each in counts.items()}
+        rows.append(row(f"u{text}", heard))
+    return {(each["system"], each["against"]): each for each in compare_systems(WER, rows, list(voices), CONFIG)}
+
+
+def width(found):
+    return found["interval"][1] - found["interval"][0]
+
+
+def test_two_voices_are_told_apart_whichever_comes_first_and_one_from_itself_is_not():
+    found = of_voices(range(8), rms=RMS, slt=SLT, again=SLT)
+    slower = found["slt", "rms"]
+    assert slower["value"] == pytest.approx(100 * (sum(sum(each[:3]) for each in SLT) - 150) / 1380)
+    assert 0 < slower["interval"][0] < slower["value"] < slower["interval"][1]
+    assert (found["again", "slt"]["value"], found["again", "slt"]["interval"]) == (0.0, (0.0, 0.0))
+    turned = of_voices(range(8), slt=SLT, rms=RMS)["rms", "slt"]
+    assert turned["value"] == -slower["value"]
+    assert turned["interval"] == pytest.approx([-end for end in reversed(slower["interval"])])
+
+
+def test_the_interval_of_two_voices_is_narrower_in_pairs_and_with_more_texts():
+    alone = [score_system(WER, [row(f"u{text}", {"one": entry(0) | {"metrics": {"wer": {
+        "value": 0.0, "reason": "", **dict(zip(CorpusWER.columns, counts, strict=True))}}}})
+        for text, counts in enumerate(voice)], "one", CONFIG)["scores"]["wer"] for voice in (RMS, SLT)]
+    eight, many = (of_voices(range(number), rms=RMS, slt=SLT)["slt", "rms"] for number in (8, 32))
+    assert width(eight) < np.hypot(*map(width, alone)), "texts are hard for both voices"
+    assert width(many) == pytest.approx(width(eight) / 2, rel=0.25)
