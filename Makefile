@@ -1,4 +1,5 @@
-# make demo   the whole chain at smoke size on the speech in examples/speech (DATA=FOLDER for your own)
+# make demo   speech by the model that ships, when one does; then the whole chain at smoke size on the speech in
+#             examples/speech (DATA=FOLDER for your own)
 # make test   environment and tests
 # make bench  speed and memory: the codec beside the encodec package, the language models beside others (long)
 # They need nothing but Python 3.11 or newer.

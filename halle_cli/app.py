@@ -52,7 +52,7 @@ def _option(help_text: str, *names: str) -> Any:
 
 
 _TOKENS = "Token store. Give several to mix them, each with a weight: STORE:0.5 hears half of it an epoch."
-_INIT = "Start from this run or model folder, such as a VALL-E one."
+_INIT = "Start from this run, model folder or org/name of the Hugging Face hub, such as a VALL-E one."
 _TRACKER = "Where curves go too: tensorboard, wandb or mlflow; by default none."
 
 
@@ -242,7 +242,8 @@ def train_nar(
             "training.steps": steps, "training.tracker": tracker}
 
 
-_MODEL = "Model folder; by default $HALLE_MODEL, then the model that ships with halle."
+_MODEL = "Model folder, or org/name of the Hugging Face hub; by default $HALLE_MODEL, then the model that ships with " \
+         "halle."
 
 
 @_stage("synth", "synth")
@@ -351,21 +352,30 @@ def evaluate(
 
 @app.command("pack", rich_help_panel=HELPERS)
 def pack(
-    codec: Annotated[str, _option("Codec run or checkpoint.")],
-    out: Annotated[str, _option("Model folder to write; a codec folder without --ar and --nar.")],
+    out: Annotated[str, _option("Model folder to write; a codec folder without --ar and --nar. With --push alone, the "
+                                "one to push.")],
+    codec: Annotated[str | None, _option("Codec run or checkpoint.")] = None,
     ar: Annotated[str | None, _option("AR run or checkpoint.")] = None,
     nar: Annotated[str | None, _option("NAR run or checkpoint.")] = None,
     half: Annotated[bool, _option("Round all parts to half precision; the codec has to be so before tokenize.",
                                   "--half")] = False,
+    license_: Annotated[str | None, _option("Licence of the model, as its training data allows, such as cc-by-4.0.",
+                                            "--license")] = None,
+    language: Annotated[str | None, _option("Language that it speaks; by default en.")] = None,
+    card: Annotated[str | None, _option("Model card to put in; by default the folder's, else one is written from what "
+                                        "is known.")] = None,
+    push: Annotated[str | None, _option("Commit the model folder to the Hugging Face hub as org/name; it is made, open "
+                                        "to all, when there is none.")] = None,
     json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
 ) -> None:
-    """Assemble a model folder, or ship a codec alone; parts that do not belong together are refused."""
+    """Assemble a model folder and push it, or ship a codec alone; parts that do not belong together are refused."""
     from halle_cli.console import Console
 
     def work() -> dict[str, Any]:
-        return importlib.import_module("stages.pack").run(codec, ar, nar, out, half)
+        stage = importlib.import_module("stages.pack")
+        return stage.run(codec, ar, nar, out, half, stage.About(license_, language, card), push)
 
-    after = next_step("pack", {"out": out}) if ar else f"halle tokenize --codec {shlex.quote(out)} --data " \
-                                                            "MANIFEST_DIR --out STORE"
+    after = next_step("pack", {"out": push or out}) if ar or push else \
+        f"halle tokenize --codec {shlex.quote(out)} --data MANIFEST_DIR --out STORE"
     Console(0, json_output, debug).run(work, after)

@@ -25,7 +25,9 @@ def next_step(name: str, settings: dict[str, Any], preset: str = "mini") -> str:
     """Return the command that goes on from a stage with these settings, or ''."""
     texts = NEXT_STEP
     if start := settings.get("like") or (preset == "finetune" and settings.get("init")):
-        model = start if (Path(start) / "model.json").is_file() else None  # a run or a store
+        from stages.artifacts.model_hub import hub_name
+
+        model = start if (Path(start) / "model.json").is_file() or hub_name(start) else None  # a run or a store
         texts = {**NEXT_STEP, **NEXT_STEP_OF_FINETUNING}
         settings = {**settings, "init": model or "MODEL", "codec": settings["codec"] or model}
     return texts.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_stand_in import TOKEN, Hub, hub_running
 from tiny_chain import NUM_RECORDINGS, SPEECH, Chain, tiny_config
 from tiny_tokens import tiny_tokens
 
@@ -63,3 +65,34 @@ def halle_tokens(tmp_path_factory):
 def valle_tokens(tmp_path_factory):
     """A token store of a plain codec, and the codec."""
     return tiny_tokens(tmp_path_factory.mktemp("valle"), "valle")
+
+
+@pytest.fixture(scope="session")
+def speaking_model(tmp_path_factory) -> Path:
+    """A model folder, untrained. Its tests must not change what it holds."""
+    from tiny_model_folder import tiny_model_folder
+
+    return tiny_model_folder(tmp_path_factory.mktemp("speaking") / "model", "cc-by-4.0")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
+    """A hub on this machine, a token for it and an empty cache, for this process and those that it starts."""
+    from huggingface_hub import constants
+
+    from stages.artifacts.model_hub import fetch_model
+
+    with hub_running() as running:
+        home, address = tmp_path / "hub-home", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": running.url, "HUGGINGFACE_CO_URL_TEMPLATE": address, "HF_HUB_CACHE": str(home / "hub"),
+                    "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN", "HALLE_MODEL"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"HF_ENDPOINT": running.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN,
+                            "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}.items():
+            monkeypatch.setenv(name, value)
+        fetch_model.cache_clear()
+        yield running
+    fetch_model.cache_clear()

@@ -137,7 +137,8 @@ def test_after_tokens_that_suit_a_model_comes_its_fine_tuning(tmp_path):
     assert next_step("tokenize", {**tokens, "like": None}).startswith("halle train-ar --tokens tokens --out RUN")
     said = next_step("tokenize", {**tokens, "like": str(tmp_path)})
     assert said.startswith(f"halle train-ar --preset finetune --init {tmp_path} --tokens tokens --out RUN")
-    assert "--init MODEL --tokens" in next_step("tokenize", {**tokens, "like": "some/run"})
+    assert "--init MODEL --tokens" in next_step("tokenize", {**tokens, "like": str(tmp_path / "run")})
+    assert "--init some-org/model --tokens" in next_step("tokenize", {**tokens, "like": "some-org/model"}), "of the hub"
     run = {"tokens": ["new", "old:0.5"], "out": "run", "init": str(tmp_path), "codec": None}
     assert next_step("train-ar", run, "finetune").startswith(
         f"halle train-nar --preset finetune --init {tmp_path} --tokens new --tokens old:0.5 --out RUN")

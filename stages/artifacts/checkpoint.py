@@ -5,7 +5,6 @@ A checkpoint folder of a run also holds `trainer_state/`, which only the trainer
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -14,24 +13,17 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.artifacts.storage import (
-    FORMAT_VERSION,
-    fingerprint_of,
-    is_complete,
-    read_json,
-    staged_folder,
-    verify_checksums,
-    write_json,
-)
+from stages.artifacts.model_folder import MODEL_FILE as DESCRIPTION
+from stages.artifacts.model_hub import local_copy
+from stages.artifacts.storage import FORMAT_VERSION, is_complete, read_json, staged_folder, verify_checksums, write_json
+from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, model_fingerprint, read_tensors
 from stages.errors import StorageError, UsageError
 
 log = logging.getLogger("halle.checkpoint")
 
-MODEL_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 TRAINER_STATE = "trainer_state"
 # kind of a checkpoint -> the stages that write it, for messages
 STAGE_OF_KIND = {"codec": "halle train-codec or halle mreq", "ar": "halle train-ar", "nar": "halle train-nar"}
@@ -144,48 +136,10 @@ def load_trainer_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
     return read_tensors(state / "state.safetensors"), read_json(state / "state.json")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise StorageError(f"`{path}` is damaged or not a safetensors file: {error}") from error
-
-
-class TensorFile:
-    """Tensors of a file, read one by one: of what the caller lets go, nothing stays in memory.
-
-    Every reading maps the file anew, for what was read through a map stays as long as it is open.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        with safetensors.safe_open(path, "pt") as file:
-            self.names = frozenset(file.keys())
-
-    def read(self, name: str) -> Tensor:
-        with safetensors.safe_open(self.path, "pt") as file:
-            return file.get_tensor(name)
-
-
-def model_fingerprint(architecture: dict, tensors: dict[str, Tensor]) -> str:
-    """Return a sha256 of the architecture and of every tensor's name, type, shape and values.
-
-    Half-precision numbers count as the float32 numbers that they become when they are loaded into a model: a codec
-    has one fingerprint in its file, in memory and in any export.
-    """
-    digest = hashlib.sha256(fingerprint_of(architecture).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensor = tensor.float()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def part_of_model(path: str | Path, kind: str) -> Path:
-    """Return the part of a model folder that is of a kind; any other path stands for itself."""
-    return Path(path) / kind if (Path(path) / "model.json").is_file() else Path(path)
+    """Return the part of a model folder, or of a model of the hub, that is of a kind; else the path as it is."""
+    folder = local_copy(path)
+    return folder / kind if (folder / DESCRIPTION).is_file() else folder
 
 
 def resolve_checkpoint(path: str | Path) -> Path:

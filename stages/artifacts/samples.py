@@ -15,7 +15,8 @@ SAMPLES = "samples"
 class Sample:
     """One sound: float32 `waveform` [samples] at `sample_rate` Hz. What has the same `group` is heard side by side.
 
-    `group` and `name` become the names of a folder and a file. `caption` says more, such as the words.
+    `group` and `name` become the names of a folder and a file. `caption` says more, such as the words. What is
+    `synthetic` says so in the metadata of its file; recordings are not.
     """
 
     group: str
@@ -23,6 +24,7 @@ class Sample:
     waveform: np.ndarray
     sample_rate: int
     caption: str = ""
+    synthetic: bool = True
 
 
 def samples_folder(run_dir: Path, step: int) -> Path:

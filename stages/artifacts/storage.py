@@ -57,8 +57,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success checksum it and rename it to `path`, replacing what was there."""
+def staged_folder(path: str | Path, unlisted: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success checksum it and rename it to `path`, replacing what was there.
+
+    What is `unlisted`, by name at its top, gets no checksum: it may be changed.
+    """
     path = Path(path)
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
             yield temporary
             for file in _files_below(temporary):
                 _flush_file(file)
-            write_checksums(temporary)
+            write_checksums(temporary, unlisted)
             if path.exists():
                 shutil.rmtree(path)
             temporary.replace(path)

@@ -24,9 +24,10 @@ from stages.audio.base import AudioError, AudioInfo, check_format
 from stages.audio.unsized_wav import UnsizedWav
 from stages.errors import UsageError
 
-__all__ = ["AUDIO_SUFFIXES", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix", "encode_audio",
-           "mix_down", "read_audio", "stream_audio", "write_audio"]
+__all__ = ["AUDIO_SUFFIXES", "SYNTHETIC", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix",
+           "encode_audio", "mix_down", "read_audio", "stream_audio", "write_audio"]
 
+SYNTHETIC = "synthetic speech made by halle"  # in the metadata of all audio that a model made
 MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
 _READ_FRAMES = 1 << 18  # a block of all channels in memory at a time
 _STREAMING_SIZE = 0xFFFFFF00  # sizes from here on mean "not known when the header was written"

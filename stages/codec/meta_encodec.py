@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, read_tensors
 from stages.artifacts.storage import sha256_file
+from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, read_tensors
 from stages.codec.residual import ResidualCodec
 from stages.config.hierarchy_rates import TEACHING_CODEBOOKS
 from stages.config.models import CodecConfig, QuantizerConfig, SEANetConfig

@@ -12,8 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from stages.artifacts.checkpoint import CONFIG_FILE, MODEL_FILE, exported_tensors, load_checkpoint, model_fingerprint
+from stages.artifacts.checkpoint import exported_tensors, load_checkpoint, part_of_model
 from stages.artifacts.storage import FORMAT_VERSION, write_bytes
+from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, model_fingerprint
 from stages.codec.base import Codec
 from stages.codec.foreign import ForeignCodec, allow_maker, is_maker, plug_in
 from stages.codec.meta_encodec import is_meta_encodec, load_meta_encodec
@@ -44,10 +45,10 @@ def build_codec(architecture: dict) -> Codec:
 def load_codec(path: str | Path) -> Codec:
     """Load a codec in eval mode, on the CPU, from a run folder, `RUN@step-50000`, a checkpoint folder or our `.pt`.
 
-    A run folder stands for its newest verified checkpoint. Also reads Meta's EnCodec (meta_encodec.py), and plugs in
-    `package.module:make` when the user has allowed it. Raises UsageError when the path is missing, another stage's or
-    of a run that has no codebooks yet, StorageError when it is damaged, MissingModelError when weights or foreign code
-    are not here.
+    A run folder stands for its newest verified checkpoint, a model folder or a model of the hub for its codec. Also
+    reads Meta's EnCodec (meta_encodec.py), and plugs in `package.module:make` when the user has allowed it. Raises
+    UsageError when the path is missing, another stage's or of a run that has no codebooks yet, StorageError when it is
+    damaged, MissingModelError when weights or foreign code are not here.
     """
     if is_maker(path):
         return plug_in(str(path))
@@ -57,7 +58,7 @@ def load_codec(path: str | Path) -> Codec:
     if file.is_file():
         architecture, tensors = _read_export(file)
     else:
-        folder = file / "codec" if (file / "model.json").is_file() else file
+        folder = part_of_model(path, "codec")
         _refuse_other_stage(folder, path)
         checkpoint = load_checkpoint(folder, "codec")
         architecture, tensors = checkpoint.architecture, checkpoint.tensors

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.checkpoint import STAGE_OF_KIND, describe_checkpoint, part_of_model
+from stages.artifacts.model_hub import hub_name
 from stages.artifacts.storage import read_json
 from stages.artifacts.token_store import STORE_FILE, TEXT_TOKENIZER_FILE
 from stages.config.stage_configs import TokenizeConfig
@@ -92,7 +93,7 @@ def given_tokenizer(config: TokenizeConfig) -> TextTokenizer | None:
 def _tokenizer_of(path: str) -> TextTokenizer:
     """Read a tokenizer's file, or that of a store, a language model or a model folder."""
     folder = Path(path)
-    is_checkpoint = "@" in folder.name and not folder.exists()
+    is_checkpoint = hub_name(path) or ("@" in folder.name and not folder.exists())
     if is_checkpoint or (folder.is_dir() and not (folder / TEXT_TOKENIZER_FILE).is_file()):
         return read_likeness(path).tokenizer
     return TextTokenizer.load(path)

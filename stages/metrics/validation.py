@@ -64,8 +64,9 @@ class HeldOutSpeech:
                 recording = read_audio(utterance.audio, self.sample_rate, utterance.start, seconds)
             except AudioError:  # `measure` has told
                 continue
-            for name, waveform in (("original", recording), ("reconstruction", decode(recording))):
-                found.append(Sample(f"utterance-{number}", name, waveform, self.sample_rate))
+            group, rate = f"utterance-{number}", self.sample_rate
+            found += [Sample(group, "original", recording, rate, synthetic=False),
+                      Sample(group, "reconstruction", decode(recording), rate)]
         return found
 
     def _heard(self, text: str, recording: np.ndarray, output: np.ndarray) -> MetricInput:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.artifacts.samples import SAMPLES, Sample, list_samples, samples_folder
 from stages.artifacts.storage import staged_folder, sweep_temporaries, write_text
-from stages.audio.io import read_audio, write_audio
+from stages.audio.io import SYNTHETIC, read_audio, write_audio
 from stages.reports.page import article, sounds
 
 KEPT = 4  # newest validations whose samples stay
@@ -30,7 +30,8 @@ def keep_samples(run_dir: Path, step: int, samples: Sequence[Sample]) -> None:
     if samples:
         with staged_folder(samples_folder(run_dir, step)) as folder:
             for sample in samples:
-                write_audio(folder / sample.group / f"{sample.name}.flac", sample.waveform, sample.sample_rate)
+                write_audio(folder / sample.group / f"{sample.name}.flac", sample.waveform, sample.sample_rate,
+                            SYNTHETIC if sample.synthetic else None)
                 if sample.caption:
                     write_text(folder / sample.group / f"{sample.name}.txt", sample.caption)
     kept = [folder for found, folder in list_samples(run_dir) if found <= step][-KEPT:]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import Resample
 
-from stages.artifacts.checkpoint import model_fingerprint
+from stages.artifacts.tensors import model_fingerprint
 from stages.errors import MissingModelError, UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.artifacts.checkpoint import read_tensors
+from stages.artifacts.tensors import read_tensors
 from stages.errors import MissingModelError, StorageError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")

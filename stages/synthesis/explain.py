@@ -5,7 +5,6 @@ Neither needs a model.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from stages.audio.io import AUDIO_SUFFIXES
 from stages.config.stage_configs import SynthConfig
 from stages.errors import UsageError
 from stages.synthesis.long_script import paragraphs_of, sentences_of
-from stages.synthesis.model import find_parts
+from stages.synthesis.model import find_parts, is_there_a_model
 from stages.text.normalizer import NORMALIZER_VERSION, normalize, normalize_with_changes
 from stages.text.tokenizer import TextTokenizer, listed
 
@@ -73,8 +72,8 @@ def _told_by(tokenizer: TextTokenizer, text: str, num_tokens: int) -> dict:
 
 
 def _text_tokenizer(config: SynthConfig) -> TextTokenizer | None:
-    """Return the text tokenizer of the model that is given, by option or environment; None without one."""
-    if not (config.model or config.ar or os.environ.get("HALLE_MODEL")):
+    """Return the text tokenizer of the model that would speak; None when there is none."""
+    if not (config.ar or is_there_a_model(config)):
         return None
     _, described = describe_checkpoint(config.ar or find_parts(config)["ar"], "ar")
     return TextTokenizer.from_json(described["architecture"]["text_tokenizer_json"])

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from stages.audio.io import AudioError
+from stages.audio.io import SYNTHETIC, AudioError
 from stages.errors import UnfinishedSpeechError, UsageError
 from stages.metrics.cases import Case
 from stages.metrics.kept_audio import KeptAudio, Made, output_path, prompt_path, recording_path
 from stages.metrics.scoring import AllMade, Scene
 from stages.metrics.sounds import FAILED, MISSING, SCORED, Attempt, Sound
 from stages.progress import Progress
-from stages.synthesis.pipeline import SYNTHETIC
 from stages.synthesis.sources import Source, Speak
 
 log = logging.getLogger("halle.eval")

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 import stages
-from stages.artifacts.checkpoint import MODEL_FILE as TENSORS_FILE
-from stages.artifacts.checkpoint import Checkpoint, TensorFile, load_checkpoint
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.model_folder import MODEL_FILE, PARTS
+from stages.artifacts.model_hub import local_copy
 from stages.artifacts.storage import is_complete
+from stages.artifacts.tensors import MODEL_FILE as TENSORS_FILE
+from stages.artifacts.tensors import TensorFile
 from stages.codec.base import Codec
 from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
@@ -24,8 +27,6 @@ from stages.lm.inference import Precision, load_for_speaking
 from stages.lm.nar import NARModel
 from stages.text.tokenizer import TextTokenizer
 
-MODEL_FILE = "model.json"
-PARTS = ("codec", "ar", "nar")
 PACKAGED_MODEL = Path(stages.__file__).parent / "pretrained" / "halle-mini"
 
 
@@ -61,21 +62,35 @@ def find_parts(config: SpeechConfig) -> dict[str, str]:
 
 def find_codec(config: SpeechConfig) -> str:
     """Return the path of the codec: the given one, the model folder's, or the one that ships with the package."""
-    shipped = PACKAGED_MODEL / "codec"
-    if not (config.codec or config.model or os.environ.get("HALLE_MODEL")) and is_complete(shipped):
+    shipped = PACKAGED_MODEL / "codec"  # by itself, too
+    if not (config.codec or named_model(config)) and is_complete(shipped):
         return str(shipped)
     return config.codec or find_parts(config)["codec"]
 
 
+def named_model(config: SpeechConfig) -> str | None:
+    """Return the model that is given, by option or environment, as it was written."""
+    return config.model or os.environ.get("HALLE_MODEL")
+
+
+def is_there_a_model(config: SpeechConfig) -> bool:
+    """Tell whether a model is given or one that speaks ships with the package."""
+    return bool(named_model(config)) or (PACKAGED_MODEL / MODEL_FILE).is_file()
+
+
 def find_model(model: str | None) -> Path:
-    """Return the model folder: the given one, $HALLE_MODEL, or the one that ships with the package."""
+    """Return the folder of the given model, of $HALLE_MODEL, or of the one that ships with the package.
+
+    The first two may be names of the Hugging Face hub.
+    """
     chosen = model or os.environ.get("HALLE_MODEL")
-    folder = Path(chosen) if chosen else PACKAGED_MODEL
+    folder = local_copy(chosen) if chosen else PACKAGED_MODEL
     if (folder / MODEL_FILE).is_file():
         return folder
     if model:
         raise UsageError(f"expected a model folder (with `{MODEL_FILE}`), got `{folder}`",
-                         "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")
+                         "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL; a model of the Hugging "
+                         "Face hub is org/name, or hf://org/name where there is a folder org")
     if chosen:
         raise MissingModelError(f"$HALLE_MODEL names `{folder}`, which is not a model folder",
                                 "make one with: halle pack --codec RUN --ar RUN --nar RUN --out MODEL")

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from stages.artifacts.run_dir import versions
 from stages.artifacts.storage import FORMAT_VERSION, read_json, write_json
-from stages.audio.io import write_audio
+from stages.audio.io import SYNTHETIC, write_audio
 from stages.config.stage_configs import SynthConfig
 from stages.errors import HalleError
 from stages.speech.transcriber import Transcriber
 from stages.synthesis.captions import TimedSentence, caption_files, time_sentences, write_captions
 from stages.synthesis.listener import find_listener
 from stages.synthesis.model import SpeechModel
-from stages.synthesis.pipeline import SYNTHETIC
 from stages.synthesis.takes import Script, Speech
 
 

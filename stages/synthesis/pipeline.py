@@ -25,10 +25,9 @@ from stages.synthesis.seams import alignment_frames
 from stages.synthesis.takes import Prefix, Request, Script, Speech, Take
 from stages.text.normalizer import normalize
 
-__all__ = ["SYNTHETIC", "Speech", "SpeechPipeline"]
+__all__ = ["Speech", "SpeechPipeline"]
 log = logging.getLogger("halle.synth")
 
-SYNTHETIC = "synthetic speech made by halle"  # in the metadata of all audio that is spoken
 MAX_TEXT_OVER_TRAINING = 8  # a single pass refuses texts this many times longer than the longest seen
 
 Advance = Callable[[int, str], None]  # text tokens spoken since the last call, and a note

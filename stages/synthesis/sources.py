@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.artifacts.checkpoint import CONFIG_FILE, resolve_checkpoint
+from stages.artifacts.checkpoint import part_of_model, resolve_checkpoint
 from stages.artifacts.manifest import Utterance
 from stages.artifacts.storage import fingerprint_of, read_json, sha256_file
+from stages.artifacts.tensors import CONFIG_FILE
 from stages.audio.io import audio_info, read_audio
 from stages.codec.base import Codec
 from stages.codec.foreign import allow_maker, is_maker
@@ -30,7 +30,7 @@ from stages.metrics.hypotheses import Hypotheses, match_hypotheses
 from stages.metrics.prompt_lengths import Prompted
 from stages.metrics.sounds import RECORDINGS, Output, Sound, resample
 from stages.randomness import derive_seed
-from stages.synthesis.model import find_codec, find_parts, load_speech_model
+from stages.synthesis.model import find_codec, find_parts, load_speech_model, named_model
 from stages.synthesis.peak_memory import MemoryMeter
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
@@ -169,7 +169,7 @@ def model_source(config: EvalConfig) -> Source:
         model = load_speech_model(config, device)
         return Prompter(SpeechPipeline(model, config), model.codec, config, model.loudness_db, memory)
 
-    folder = config.model or os.environ.get("HALLE_MODEL") or str(Path(parts["ar"]).parent)
+    folder = named_model(config) or str(Path(parts["ar"]).parent)
     what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
     return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, speaks=True)
 
@@ -231,5 +231,4 @@ def _part_fingerprint(path: str) -> str:
     """Return the fingerprint that a checkpoint states, or the hash of a one-file export; nothing is loaded."""
     if Path(path).is_file():
         return sha256_file(path)
-    inside = Path(path) / "codec" if (Path(path) / "model.json").is_file() else Path(path)
-    return read_json(resolve_checkpoint(inside) / CONFIG_FILE)["fingerprint"]
+    return read_json(resolve_checkpoint(part_of_model(path, "codec")) / CONFIG_FILE)["fingerprint"]

@@ -7,7 +7,6 @@ import torch
 from stages.artifacts import checkpoint
 from stages.artifacts.checkpoint import (
     MODEL_FILE,
-    TensorFile,
     load_checkpoint,
     load_trainer_state,
     model_fingerprint,
@@ -15,6 +14,7 @@ from stages.artifacts.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from stages.artifacts.tensors import TensorFile
 from stages.errors import StorageError, UsageError
 
 ARCHITECTURE = {"dim": 3}

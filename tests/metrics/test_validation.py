@@ -84,3 +84,4 @@ def test_samples_are_the_beginnings_of_a_few_utterances_beside_what_is_made_of_t
         ("utterance-3", "original"), ("utterance-3", "reconstruction")]  # fmt: skip
     assert all(len(sample.waveform) == RATE // 2 and sample.sample_rate == RATE for sample in found)
     np.testing.assert_array_equal(found[1].waveform, -found[0].waveform)
+    assert [sample.synthetic for sample in found] == [False, True, False, True]

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import soundfile
 
 from stages.artifacts.samples import Sample, list_samples
 from stages.reports.axes import short
@@ -271,6 +272,15 @@ def test_samples_of_the_newest_validations_are_kept_and_of_steps_not_reached_dro
     assert [step for step, _ in list_samples(tmp_path)] == [3, 4]
     keep_samples(tmp_path, 5, [])
     assert [step for step, _ in list_samples(tmp_path)] == [3, 4]
+
+
+def test_what_a_model_made_says_so_in_its_file_and_a_recording_does_not(tmp_path):
+    sound = np.zeros(100, np.float32)
+    recording = Sample("a", "original", sound, 24_000, synthetic=False)
+    keep_samples(tmp_path, 1, [recording, Sample("a", "made", sound, 24_000)])
+    folder = tmp_path / "samples" / "step-00000001" / "a"
+    comments = {name: soundfile.SoundFile(folder / f"{name}.flac").comment for name in ("original", "made")}
+    assert "synthetic" in comments["made"] and comments["original"] == ""
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path):

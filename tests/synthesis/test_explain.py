@@ -15,6 +15,7 @@ from tiny_tokens import TEXTS
 from stages import synth
 from stages.artifacts.checkpoint import save_checkpoint
 from stages.errors import UsageError
+from stages.synthesis import model
 from stages.synthesis.explain import READING_PASSAGE
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.text.normalizer import NORMALIZER_VERSION, normalize
@@ -25,8 +26,9 @@ TEXT = "Dr. Lee paid $5, and $5 more on 1/5/2024.\n\nThe FBI left at 5 p.m. Then
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
-    """Nothing here may load one."""
+    """Nothing here may load one, and none ships."""
     monkeypatch.delenv("HALLE_MODEL", raising=False)
+    monkeypatch.setattr(model, "PACKAGED_MODEL", Path("none"))
     monkeypatch.setattr(SpeechPipeline, "__init__", lambda *_: pytest.fail("a model was loaded"))
 
 
@@ -66,6 +68,12 @@ def test_a_model_adds_how_many_tokens_it_reads_and_what_it_does_not_know(tmp_pat
     in_sentences = [int(re.search(r"\((\d+) tokens\)", sentence)[1]) for sentence in told["sentences"].values()]
     assert sum(in_sentences) + 1 == told["text_tokens"]
     assert "model_normaliser" not in told
+
+
+def test_the_model_that_ships_counts_the_tokens_where_none_is_given(speaking_model, monkeypatch):
+    monkeypatch.setattr(model, "PACKAGED_MODEL", speaking_model)
+    assert explained(say="Good evening.")["text_tokens"] == explained(say="Good evening.", model=str(speaking_model))[
+        "text_tokens"] > 1
 
 
 def test_a_model_that_learned_from_another_normaliser_is_told(tmp_path):
