@@ -104,13 +104,36 @@ def _lines(result: dict[str, Any], indent: str = "") -> list[str]:
     width = max((len(key) for key in result), default=0)
     lines = []
     for key, value in result.items():
-        if isinstance(value, dict) and value:
+        rows = _rows(value)
+        if rows:
+            lines += [f"{indent}{key}", *(f"{indent}  {line}" for line in _table(rows))]
+        elif isinstance(value, dict) and value:
             lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
         elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
             lines += [f"{indent}{key}", *(f"{indent}  {_in_words(item)}" for item in value)]
         else:
             lines.append(f"{indent}{key:<{width}}  {_in_words(value)}")
     return lines
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """Return the rows of what makes a table: several dicts of the same keys, in a list or by name."""
+    if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+        value = [{"": name, **item} for name, item in value.items()]
+    if not (isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, dict) for item in value)):
+        return []
+    nested = any(isinstance(cell, (dict, list, tuple)) for row in value for cell in row.values())
+    return [] if nested or len({tuple(row) for row in value}) > 1 or len(value[0]) < 3 else list(value)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return aligned lines: the names of the columns, then a line for each row; numbers stand to the right."""
+    cells = [list(rows[0]), *([_in_words(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    is_number = [all(cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool)) for cell in column)
+                 for column in zip(*(row.values() for row in rows), strict=True)]
+    return ["  ".join(cell.rjust(width) if number else cell.ljust(width)
+                      for cell, width, number in zip(line, widths, is_number, strict=True)).rstrip() for line in cells]
 
 
 def _in_words(value: Any) -> str:

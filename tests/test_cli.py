@@ -116,6 +116,21 @@ def test_a_result_is_shown_without_programmers_words():
                                 "pairs    (1, 1), (2, 3)", "streams", "  name=quant1 rate=8", "nested", "  count  3"]
 
 
+def test_rows_of_the_same_columns_are_shown_as_a_table():
+    shown = "\n".join(_lines({
+        "steps": {"check": {"done": 619, "dropped": 0, "speed": 752.1}, "vad": {"done": 8, "dropped": 11, "speed": None}},
+        "estimate": [{"step": "cut", "measured": "here", "hours": 0.5}, {"step": "gate", "measured": "-", "hours": 12}]}))
+    assert shown.split("\n") == [
+        "steps",
+        "         done  dropped  speed",
+        "  check   619        0  752.1",
+        "  vad       8       11      -",
+        "estimate",
+        "  step  measured  hours",
+        "  cut   here        0.5",
+        "  gate  -            12"]
+
+
 @pytest.mark.parametrize("options, says", [({}, True), ({"verbosity": -1}, False), ({"as_json": True}, False)])
 def test_what_comes_next_is_said_on_stderr_when_a_person_is_reading(capsys, own_logging, options, says):
     with pytest.raises(SystemExit) as end:
