@@ -118,8 +118,10 @@ def test_a_result_is_shown_without_programmers_words():
 
 def test_rows_of_the_same_columns_are_shown_as_a_table():
     shown = "\n".join(_lines({
-        "steps": {"check": {"done": 619, "dropped": 0, "speed": 752.1}, "vad": {"done": 8, "dropped": 11, "speed": None}},
-        "estimate": [{"step": "cut", "measured": "here", "hours": 0.5}, {"step": "gate", "measured": "-", "hours": 12}]}))
+        "steps": {"check": {"done": 619, "dropped": 0, "speed": 752.1},
+                  "vad": {"done": 8, "dropped": 11, "speed": None}},
+        "estimate": [{"step": "cut", "measured": "here", "hours": 0.5},
+                     {"step": "gate", "measured": "-", "hours": 12}]}))
     assert shown.split("\n") == [
         "steps",
         "         done  dropped  speed",

@@ -1,15 +1,16 @@
 """The first audio stream of MP4 and WebM files (m4a, mp4, webm), through PyAV: the extra `halle[av]`.
 
-A telephone or a browser records these. Compressed streams have no exact place for every sample, so a part of one is
-cut from the whole: long recordings of which many parts are wanted are better converted once.
+A telephone or a browser records these, and many podcasts are published so. A part is decoded from a second before it
+on, so that ten hours need no more memory, and little more time, than a minute.
 """
 
 from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from stages.audio.base import AudioError, AudioInfo, check_format
 
 _BLOCK_SAMPLES = 1 << 18
+_LEAD_SECONDS = 1.0  # decoded before a part: what comes before is in the first block of a compressed stream
 _LATE_SECONDS = 0.1  # a header's duration may count what an encoder pads; more missing than this was cut off
 
 
@@ -67,6 +69,52 @@ def decode(path: Path) -> tuple[AudioInfo, np.ndarray]:
     return info, waveform
 
 
+def decode_part(path: Path, first: int, count: int) -> np.ndarray:
+    """Decode `count` samples from sample `first` on to mono float32 [samples]: fewer where the header counts padding.
+
+    Times in a WebM are exact to a millisecond. Raises `AudioError` when the file is damaged there, or cut off.
+    """
+    with _opened(path) as (container, audio):
+        frame = next(container.decode(audio), None)
+        begin = frame and frame.pts
+    with _opened(path) as (container, audio):
+        rate = audio.codec_context.sample_rate
+        at, blocks = _from_before(container, audio, first, begin)
+        if at > first:  # its frames have no times
+            return decode(path)[1][first : first + count]
+        held, end = [np.zeros(0, np.float32)], at
+        for block in blocks:
+            held.append(block.mean(axis=0, dtype=np.float32))
+            end += block.shape[1]
+            if end >= first + count:
+                break
+    waveform = np.concatenate(held)[first - at : first - at + count]
+    if len(waveform) < count - _LATE_SECONDS * rate:
+        raise AudioError(path, "TRUNCATED", f"expected {count} samples from {first / rate:.2f} s on by its header, "
+                                            f"decoded {len(waveform)}")
+    return waveform
+
+
+def _from_before(container: Any, stream: Any, first: int, begin: int | None
+                 ) -> tuple[int, Iterator[np.ndarray]]:
+    """Return the number of a sample shortly before `first`, or 0, and the blocks [channels, samples] from it on.
+
+    `begin` is the time of the first sample, in the stream's ticks. Where times are not known, the number is too large.
+    """
+    rate, tick = stream.codec_context.sample_rate, stream.time_base
+    ahead = int((first / rate - _LEAD_SECONDS) / tick)
+    if ahead <= 0:
+        return 0, _blocks(container, stream)
+    if begin is None:
+        return first + 1, iter(())
+    container.seek(begin + ahead, stream=stream)
+    frames = container.decode(stream)
+    frame = next(frames, None)
+    if frame is None or frame.pts is None:
+        return first + 1, iter(())
+    return round((frame.pts - begin) * tick * rate), _converted(container, chain([frame], frames))
+
+
 def stream(path: Path) -> Iterator[np.ndarray]:
     """Yield the first audio stream as float32 blocks [samples, channels]; raise what `decode` would."""
     with _opened(path) as (container, audio):
@@ -78,9 +126,13 @@ def stream(path: Path) -> Iterator[np.ndarray]:
 
 
 def _blocks(container: Any, stream: Any) -> Iterator[np.ndarray]:
+    return _converted(container, container.decode(stream))
+
+
+def _converted(container: Any, frames: Iterable[Any]) -> Iterator[np.ndarray]:
     """Yield [channels, samples], some thousand at a time; only their number format is left to the resampler."""
     resampler = _av(Path(container.name)).AudioResampler(format="fltp")
-    for frame in container.decode(stream):
+    for frame in frames:
         for block in resampler.resample(frame):
             yield block.to_ndarray()
 

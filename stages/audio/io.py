@@ -64,9 +64,7 @@ def read_audio(
     path = Path(path)
     size = _file_size(path)
     if containers.is_container(path):
-        info, decoded = containers.decode(path)
-        first, count = _span(path, info, start, duration)
-        waveform = decoded[first : first + count]
+        info, waveform = _decode_container(path, start, duration)
     else:
         with _open_sound(path, size) as sound:
             info = _describe(sound)
@@ -313,6 +311,13 @@ def _span(path: Path, info: AudioInfo, start: float, duration: float | None) -> 
 def _decode(path: Path, sound: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
     """Return `count` mono samples from sample `first` on, a block at a time."""
     return np.concatenate([mix_down(block) for block in _decoded_blocks(path, sound, info, first, count)])
+
+
+def _decode_container(path: Path, start: float, duration: float | None) -> tuple[AudioInfo, np.ndarray]:
+    if start == 0 and duration is None:
+        return containers.decode(path)
+    info = containers.describe(path)
+    return info, containers.decode_part(path, *_span(path, info, start, duration))
 
 
 def mix_down(block: np.ndarray) -> np.ndarray:

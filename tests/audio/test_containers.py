@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.audio import containers
 from stages.audio.io import AudioError, audio_info, read_audio, write_audio
 
 RATE = 48_000
@@ -86,6 +87,40 @@ def test_a_part_equals_the_same_part_of_the_whole(tmp_path):
     path = make(tmp_path / "a.m4a", tone(1.0))
     whole = read_audio(path)
     assert np.array_equal(read_audio(path, start=0.25, duration=0.5), whole[RATE // 4 : 3 * RATE // 4])
+
+
+def chirps(seconds: float) -> np.ndarray:
+    """A sound that is nowhere what it is elsewhere."""
+    times = np.arange(round(seconds * RATE)) / RATE
+    return (0.3 * np.sin(2 * np.pi * (200 + 40 * times) * times)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "codec", "options"), [
+    ("a.m4a", "aac", {}), ("a.webm", "libopus", {}), ("live.webm", "libopus", {"live": "1"})])
+@pytest.mark.parametrize(("start", "seconds"), [(0.25, 0.5), (1.5, 1.0), (17.1234, 2.0), (19.0, None)])
+def test_a_part_of_a_long_container_is_decoded_alone(tmp_path, monkeypatch, name, codec, options, start, seconds):
+    path, decoded, convert = make(tmp_path / name, chirps(20.0), codec=codec, **options), [], containers._converted
+    whole = read_audio(path)
+
+    def counted(container, frames):
+        for block in convert(container, frames):
+            decoded.append(block.shape[1])
+            yield block
+
+    monkeypatch.setattr(containers, "_converted", counted)
+    part = read_audio(path, start=start, duration=seconds)
+    expected = whole[round(start * RATE) :][: len(part)]
+    assert len(part) == pytest.approx(RATE * (seconds or len(whole) / RATE - start), abs=0.1 * RATE)
+    assert np.abs(part - expected).max() < 0.01, "of AAC the decoder makes up some noise"
+    assert sum(decoded) < (2.5 + (seconds or 1.0)) * RATE, "a second before it and a block after it at most"
+
+
+def test_a_part_of_a_container_that_was_cut_off_is_refused(tmp_path):
+    whole = make(tmp_path / "a.m4a", tone(8.0), movflags="faststart").read_bytes()
+    (tmp_path / "b.m4a").write_bytes(whole[: len(whole) // 2])
+    assert len(read_audio(tmp_path / "b.m4a", start=2.0, duration=1.0)) == RATE
+    with pytest.raises(AudioError, match=r"TRUNCATED|DECODE_ERROR"):
+        read_audio(tmp_path / "b.m4a", start=6.0, duration=1.0)
 
 
 def test_a_recording_of_a_browser_has_no_duration_and_is_read(tmp_path):
