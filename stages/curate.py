@@ -129,7 +129,7 @@ def _summary(config: CurateConfig) -> dict:
     """What a user wants to know of a finished result, short enough for a terminal."""
     found = storage.read_json(Path(config.out) / STATISTICS)
     shown = ("layout", "inputs", "accepted", "rejected", "reasons", "unlisted", "clips", "hours", "mean_seconds",
-             "sd_seconds", "words", "longest", "texts_in_several_splits", "table")
+             "sd_seconds", "words", "longest", "sample_rates", "warnings", "texts_in_several_splits", "table")
     splits = {name: values["clips"] for name, values in found["splits"].items()}
     return {"out": config.out, **{key: found[key] for key in shown if key in found}, "splits": splits,
             "speakers": len(found["speakers"])}

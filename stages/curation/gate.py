@@ -54,10 +54,10 @@ def judge(scores: Sequence[float | None], thresholds: Thresholds) -> Verdict:
     mean, deviation = float(np.mean(heard)), float(np.std(heard))
     if not mean > thresholds.mean:
         return Verdict(mean, deviation, "LOW_QUALITY",
-                       f"expected a mean score above {thresholds.mean:g}, got {mean:.2f}")
+                       f"expected a mean score above {thresholds.mean:g}, got {mean:.3f}")
     if not deviation < thresholds.deviation:
         return Verdict(mean, deviation, "UNEVEN_QUALITY",
-                       f"expected scores that deviate by less than {thresholds.deviation:g}, got {deviation:.2f}")
+                       f"expected scores that deviate by less than {thresholds.deviation:g}, got {deviation:.3f}")
     return Verdict(mean, deviation, "", "")
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.audio.io import AudioError, audio_info, check_sound, read_audio
+from stages.audio.base import AudioInfo
+from stages.audio.io import AudioError, audio_info, check_sound, mix_down, read_audio, stream_audio
 from stages.config.stage_configs import CurateConfig
+from stages.curation.oddities import oddities
 from stages.curation.outliers import usual_range
 from stages.curation.recordings import UNKNOWN_SPEAKER, Recording, real_path
 from stages.text.tables import chars_per_second
@@ -51,7 +53,6 @@ FILTERS = {
 }
 SHORTEST_PIECE = 0.3  # seconds; what is shorter is a click, even as a part of a joined utterance
 _LEAST_SPREAD = 0.05  # of the log text rate: in a very even corpus every recording would else be an outlier
-LOW_BIT_DEPTH = ("PCM_U8", "PCM_S8", "ULAW", "ALAW")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Measurement:
     duration: float = 0.0
     sample_rate: int = 0
     content: str = ""
-    low_bit_depth: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,14 +158,24 @@ def _measure_file(recording: Recording, path: Path, config: CurateConfig) -> Mea
     if duration > config.max_seconds:  # by the header: hours are not decoded to be thrown away
         detail = f"expected at most {config.max_seconds:g} s, got {duration:.2f}"
         return Measurement(recording.id, "TOO_LONG", detail, **known)
-    waveform = read_audio(path, start=recording.start, duration=recording.duration)
+    waveform, channel_power = _listen(path, recording, info)
     check_sound(path, waveform)
     offset = float(np.mean(waveform, dtype=np.float64))
     if abs(offset) > config.max_offset:
         raise AudioError(path, "OFFSET", f"expected a mean sample within {config.max_offset:g} of 0, got {offset:.3f}")
     known["duration"] = round(len(waveform) / info.sample_rate, 6)
     content = hashlib.blake2b(waveform.tobytes(), digest_size=16, key=str(info.sample_rate).encode()).hexdigest()
-    return Measurement(recording.id, content=content, low_bit_depth=info.subtype in LOW_BIT_DEPTH, **known)
+    return Measurement(recording.id, content=content, **known,
+                       warnings=tuple(oddities(path, info, float(np.vdot(waveform, waveform)), channel_power)))
+
+
+def _listen(path: Path, recording: Recording, info: AudioInfo) -> tuple[np.ndarray, float]:
+    """Return the samples, mono, and the sum of the channels' mean power, 0 of a part: its channels are not compared."""
+    if info.channels == 1 or recording.start or recording.duration is not None:
+        return read_audio(path, start=recording.start, duration=recording.duration), 0.0
+    blocks = list(stream_audio(path))
+    power = sum(float(np.vdot(block, block)) / info.channels for block in blocks)
+    return np.concatenate([mix_down(block) for block in blocks]), power
 
 
 def screen(

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from stages.config.stage_configs import CurateConfig
+from stages.curation.oddities import describe_oddities
 from stages.curation.recordings import UNKNOWN_SPEAKER, Recording
 from stages.curation.refinement import refine, sounds_of
 from stages.curation.screening import FILTERS, Rejection, Take
@@ -31,12 +32,14 @@ class Selection:
     rejections: list[Rejection]
     recordings: int
     seconds: float  # of all recordings that could be decoded
+    oddities: dict  # of sound recordings, how many there are of each sample rate and warning
     texts_in_several_splits: int = 0
 
 
 def select(recordings: tuple[Recording, ...], work: WorkFolder, config: CurateConfig) -> Selection:
     """Read what all steps found and choose. Raises `AssertionError` when seconds are lost: that is our bug."""
-    takes, rejections, seconds = _collect(recordings, work, config)
+    checks = [work.result("check", recording) for recording in recordings]
+    takes, rejections = _collect(recordings, checks, work, config)
     takes, left_out = refine(takes, sounds_of(recordings, work), config)
     rejections += left_out
     splits, held_out = _assign_splits(takes, config)
@@ -45,7 +48,8 @@ def select(recordings: tuple[Recording, ...], work: WorkFolder, config: CurateCo
     assemblies = [Assembly(take.recording.id, splits[take.recording.id], (take,)) for take in kept]
     order = {recording.source: index for index, recording in enumerate(recordings)}
     rejections.sort(key=lambda rejection: (order[rejection.recording.source], rejection.recording.start))
-    selection = Selection(assemblies, rejections, len(recordings), seconds)
+    odd = describe_oddities((found["sample_rate"], found["warnings"]) for found in checks if not found["reason"])
+    selection = Selection(assemblies, rejections, len(recordings), sum(found["seconds"] for found in checks), odd)
     _check_accounts(selection)
     return selection
 
@@ -66,17 +70,14 @@ def _check_accounts(selection: Selection) -> None:
 
 
 def _collect(
-    recordings: tuple[Recording, ...], work: WorkFolder, config: CurateConfig
-) -> tuple[list[Take], list[Rejection], float]:
-    """Return all utterances that were cut, what was dropped so far, and the seconds of all recordings."""
+    recordings: tuple[Recording, ...], checks: list[dict], work: WorkFolder, config: CurateConfig
+) -> tuple[list[Take], list[Rejection]]:
+    """Return all utterances that were cut, and what was dropped so far; `checks` is what step `check` found."""
     takes: list[Take] = []
     rejections: list[Rejection] = []
     heard: dict[str, str] = {}
-    total = 0.0
-    for listed in recordings:
+    for listed, checked in zip(recordings, checks, strict=True):
         recording = _licensed(listed, config)
-        checked = work.result("check", recording)
-        total += checked["seconds"]
         reason, detail = _refused(recording, checked, heard, work)
         if reason:
             rejections.append(Rejection(replace(recording, duration=checked["seconds"]), reason, detail))
@@ -84,7 +85,7 @@ def _collect(
         cut = work.result("cut", recording)
         rejections += [_dropped(recording, stretch) for stretch in cut["dropped"]]
         takes += _utterances(recording, cut, checked, work, config)
-    return takes, rejections, total
+    return takes, rejections
 
 
 def _licensed(recording: Recording, config: CurateConfig) -> Recording:

@@ -17,12 +17,12 @@ from stages.audio.base import AudioInfo
 from stages.audio.io import AudioError, audio_info, mix_down, stream_audio
 from stages.audio.loudness import LoudnessMeter
 from stages.config.stage_configs import CurateConfig
+from stages.curation.oddities import oddities
 from stages.curation.recordings import Recording
-from stages.curation.screening import LOW_BIT_DEPTH, check_inside
+from stages.curation.screening import check_inside
 from stages.curation.steps import Results, Step
 
 _FLOOR = 1e-4  # -80 dB: what never exceeds it is silence
-_CANCELLED = 0.05  # of the channels' mean power: less is left of a voice whose channels are opposite
 
 
 def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
@@ -39,13 +39,14 @@ def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
             return found | {"reason": reason, "detail": detail}
         sound = _listen(recording.audio, info)
         sound.check(recording.audio, config)
-        return found | sound.facts() | {"sha256": sha256_file(recording.audio), "warnings": _warnings(info, sound)}
+        return found | sound.facts() | {"sha256": sha256_file(recording.audio),
+                                        "warnings": sound.oddities(recording.audio, info)}
     except AudioError as error:
         return found | {"reason": error.reason, "detail": error.detail}
 
 
 def settings(config: CurateConfig) -> dict:
-    return {"version": 1, "min_rate": config.min_rate, "min_seconds": config.min_seconds,
+    return {"version": 2, "min_rate": config.min_rate, "min_seconds": config.min_seconds,
             "max_offset": config.max_offset, "follow_links": config.follow_links}
 
 
@@ -90,10 +91,6 @@ class _Sound:
         self.power += float(np.vdot(mono, mono))
         self.channel_power += float(np.vdot(block, block)) / block.shape[1]
 
-    @property
-    def cancels(self) -> bool:
-        return self.power < _CANCELLED * self.channel_power
-
     def check(self, path: Path, config: CurateConfig) -> None:
         if self.peak <= _FLOOR:
             why = "its channels are opposite and cancel" if self.channel_power > self.power + self.count * _FLOOR**2 \
@@ -103,6 +100,9 @@ class _Sound:
         if abs(offset) > config.max_offset:
             raise AudioError(path, "OFFSET",
                              f"expected a mean sample within {config.max_offset:g} of 0, got {offset:.3f}")
+
+    def oddities(self, path: Path, info: AudioInfo) -> list[str]:
+        return oddities(path, info, self.power, self.channel_power)
 
     def facts(self) -> dict:
         level = self.meter.loudness
@@ -116,8 +116,3 @@ def _listen(path: Path, info: AudioInfo) -> _Sound:
     for block in stream_audio(path):
         sound.add(block)
     return sound
-
-
-def _warnings(info: AudioInfo, sound: _Sound) -> list[str]:
-    warnings = {"LOW_BIT_DEPTH": info.subtype in LOW_BIT_DEPTH, "OPPOSITE_CHANNELS": sound.cancels}
-    return [name for name, holds in warnings.items() if holds]

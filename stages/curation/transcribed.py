@@ -14,6 +14,7 @@ from stages.artifacts import storage
 from stages.artifacts.run_dir import Output
 from stages.config.stage_configs import CurateConfig
 from stages.curation.clips import clear_clips, write_utterances
+from stages.curation.oddities import describe_oddities, tell_oddities
 from stages.curation.readers import Corpus
 from stages.curation.result import JOURNAL, REJECTED, refuse_nothing, refuse_too_many_bad, write_result
 from stages.curation.screening import Measurement, Rejection, measure, screen
@@ -33,10 +34,13 @@ def curate_transcribed(corpus: Corpus, config: CurateConfig, output: Output, wor
     rows = write_utterances(corpus.root, assemblies, config, output.path)
     accepted = sum(len(assembly.takes) for assembly in assemblies)
     statistics = describe(rows, rejections, len(corpus.recordings), accepted)
+    odd = describe_oddities((measured.sample_rate, measured.warnings) for measured in measurements.values()
+                            if not measured.reason)
+    tell_oddities(odd, config.sample_rate, config.clips != "reference")
     write_result(output, corpus, config, rows, statistics | {
         "work": work,
         "texts_in_several_splits": shared_texts,
-        "low_bit_depth": sum(measured.low_bit_depth for measured in measurements.values()),
+        **odd,
     })
 
 

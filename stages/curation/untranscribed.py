@@ -17,6 +17,7 @@ from stages.config.stage_configs import CurateConfig
 from stages.curation import chain
 from stages.curation.clips import clear_clips, write_utterances
 from stages.curation.histogram import load_histogram
+from stages.curation.oddities import tell_oddities
 from stages.curation.readers import Corpus
 from stages.curation.result import (
     REJECTED,
@@ -127,11 +128,13 @@ def _finish(
     kept, dropped = len(selection.assemblies), selection.rejections
     statistics = describe(rows, dropped, kept + len(dropped), kept)
     write_audio_root(output.path, corpus, config)
+    tell_oddities(selection.oddities, config.sample_rate, config.clips != "reference")
     storage.write_json(output.path / SPEEDS, {"format_version": storage.FORMAT_VERSION,
                                               "steps": tell_steps(corpus, work)})
     sets = write_sets(rows, times_of(corpus.recordings, work), config, output.path)
     write_result(output, corpus, config, rows, statistics | {
         "work": work.fingerprint,
+        **selection.oddities,
         "table": table({set_name(config.max_seconds): rows, **sets}),
         "texts_in_several_splits": selection.texts_in_several_splits,
         "recordings": selection.recordings,

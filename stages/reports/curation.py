@@ -65,6 +65,11 @@ def _about(found: dict) -> dict[str, str]:
     told["seconds"] = f"{found['mean_seconds']:.2f} ± {found['sd_seconds']:.2f} on average"
     if longest:
         told["longest"] = f"{longest['seconds']:.2f} s, {longest['id']}"
+    rates = found.get("sample_rates", {})
+    if rates:
+        told["sample rates"] = ", ".join(f"{count:,} recordings of {rate} Hz" for rate, count in rates.items())
+    if found.get("warnings"):
+        told["odd, but kept"] = ", ".join(f"{count:,} {name}" for name, count in found["warnings"].items())
     return told
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from curation import FIGURES, Truth, kept_utterances, measure, throughput, to_table, word_error_rate
+from curation import FIGURES, Truth, kept_utterances, measure, speed_table, throughput, to_table, word_error_rate
 
 from stages.speech.spans import Turn
 
@@ -23,7 +23,8 @@ def out(tmp_path):
     def put(step, **found):
         path = tmp_path / "work" / step / "voices-00.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"seconds": 10.0, "took": 2.0, "first": False, **found}), encoding="utf-8")
+        known = {"seconds": 10.0, "took": 2.0, "cpu": 1.0, "first": False}
+        path.write_text(json.dumps({**known, **found}), encoding="utf-8")
 
     put("diarize", turns=[[0.5, 3.5, "A"], [5.5, 7.5, "A"], [7.5, 9.5, "B"]])
     put("cut", utterances=[{"start": 0.2, "end": 4.0, "text": "one to"}, {"start": 4.0, "end": 7.0, "text": "tree"}],
@@ -56,10 +57,11 @@ def test_steps_that_were_not_done_are_left_out(tmp_path):
 
 
 def test_speed_is_of_the_recordings_after_the_first(out):
-    assert throughput([TRUTH], out) == {"diarize": 5.0, "cut": 5.0}
-    first = {"seconds": 10.0, "took": 98.0, "first": True}
+    assert throughput([TRUTH], out) == {"diarize": (5.0, 10.0), "cut": (5.0, 10.0)}
+    first = {"seconds": 10.0, "took": 98.0, "cpu": 97.0, "first": True}
     (out / "work" / "cut" / "voices-01.json").write_text(json.dumps(first), encoding="utf-8")
-    assert throughput([TRUTH, Truth("voices-01", 10.0, [], [])], out)["cut"] == 5.0
+    assert throughput([TRUTH, Truth("voices-01", 10.0, [], [])], out)["cut"] == (5.0, 10.0)
+    assert "| cut |  | 5.0 | 10.0 |" in speed_table(throughput([TRUTH], out)).splitlines()
 
 
 def test_words_where_nothing_was_said_are_errors():

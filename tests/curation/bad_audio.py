@@ -194,8 +194,8 @@ BAD = (
 )
 ODD = (
     Odd(9, "glitch.mp3", overwritten(".mp3", 0.5017, 1)),
-    Odd(10, "zero.wav", streamed(0, 0)),
-    Odd(10, "unknown.wav", streamed(0xFFFFFFFF, 0xFFFFFFFF)),
+    Odd(10, "zero.wav", streamed(0, 0), "UNSIZED"),
+    Odd(10, "unknown.wav", streamed(0xFFFFFFFF, 0xFFFFFFFF), "UNSIZED"),
     Odd(15, "eight.wav", wav(speech, subtype="PCM_U8"), "LOW_BIT_DEPTH"),
     Odd(15, "law.wav", wav(speech, subtype="ULAW"), "LOW_BIT_DEPTH"),
     Odd(16, "96.wav", wav(lambda: speech(96_000), 96_000)),

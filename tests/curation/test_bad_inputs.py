@@ -173,6 +173,9 @@ def test_an_odd_file_is_kept(halle, good, untouched, tmp_path, layout, odd):
     out = tmp_path / "out"
     code, said = halle(corpus(good, tmp_path, odd), out, layout, "--max-bad", "0")
     assert (code, rejected(out)) == (0, []), said
+    warnings = storage.read_json(out / "statistics.json")["warnings"]
+    assert warnings == ({odd.warning: 1} if odd.warning else {}) and said.count("warning:") == len(warnings)
+    assert said.count("resampled to") == ("96.wav" in odd.name or "192.flac" in odd.name)
     rows = [row for row in read_manifest(out).utterances if row.extra["source"] == printable(odd.name)]
     assert sum(row.duration for row in rows) == pytest.approx(3.0, abs=0.06), "whole, but for what an MP3 adds"
     infos = [audio_info(row.audio) for row in rows]
@@ -322,6 +325,19 @@ def test_lines_beside_a_recording_that_cannot_be_read_drop_it(halle, good, tmp_p
 
 
 # ---- all at once
+
+
+OF_THEIR_OWN = {
+    20: test_hours_are_not_decoded_to_be_thrown_away,
+    25: test_a_file_that_may_not_be_read_is_dropped,
+    26: test_a_file_that_changes_while_it_is_read_is_dropped,
+    31: test_recognisers_that_hear_nothing_or_one_phrase_for_ever_are_not_believed,
+    32: test_turns_that_cannot_be_are_dropped_one_by_one,
+}
+
+
+def test_every_case_of_the_list_of_bad_inputs_is_met():
+    assert {case.case for case in (*BAD, *ODD)} | set(OF_THEIR_OWN) == set(range(1, 33))
 
 
 @by_layout

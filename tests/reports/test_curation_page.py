@@ -30,6 +30,7 @@ def curated(tmp_path):
     storage.write_json(tmp_path / "statistics.json", {
         "layout": "recordings", "inputs": 10, "recordings": 1, "clips": 8, "hours": 32 / 3600, "words": 32,
         "mean_seconds": 4.0, "sd_seconds": 0.0, "longest": {"id": "ep-0000", "seconds": 4.0}, "speakers": {"ep-A": {}},
+        "sample_rates": {"8000": 2, "16000": 1}, "warnings": {"LOW_BIT_DEPTH": 2},
         "reasons": {"DUPLICATE_TEXT": 1, "NO_SPEECH": 1}, "input_seconds": 48.0, "kept_seconds": 32.0,
         "dropped_seconds": {"DUPLICATE_TEXT": 4.0, "NO_SPEECH": 12.0},
         "table": [{"name": "train-90s", "clips": 6, "mean_seconds": 4.0, "sd_seconds": 0.0, "hours": 0.01, "words": 24,
@@ -53,6 +54,11 @@ def test_kept_and_dropped_seconds_are_told_by_reason_the_costly_first(curated):
     assert rows.index(["NO_SPEECH", "1", "12.0", "25.0 %", "ep: 0.00 to 8.00 s"]) < rows.index(
         ["DUPLICATE_TEXT", "1", "4.0", "8.3 %", "ep-0009: 93 % of it is in `one.mp3`"])
     assert ["train-90s", "6", "4.00 ± 0.00", "0.01", "24", "32†", "9", "41"] in rows
+
+
+def test_sample_rates_and_odd_recordings_are_counted(curated):
+    html = page_of(curated)
+    assert "2 recordings of 8000 Hz, 1 recordings of 16000 Hz" in html and "2 LOW_BIT_DEPTH" in html
 
 
 def test_five_clips_can_be_heard_with_their_words_source_and_licence(curated):
