@@ -3,6 +3,8 @@
     recording = open_recording("episode.mp3")
     recording.read(600.0, 630.0, 16_000)             30 s out of the middle
     for start, block in recording.blocks(60.0, 16_000): ...
+    forward = ForwardReader("episode.mp3")
+    forward.read(600.0, 630.0); forward.read(700.0, 710.0)      parts in order: all of it is decoded once
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from stages.audio.base import AudioInfo
+from stages.audio.base import AudioError, AudioInfo
 from stages.audio.io import audio_info, mix_down, read_audio, stream_audio
 
 
@@ -54,6 +56,39 @@ class Recording:
         own = (mix_down(block) for block in stream_audio(self.path))
         for index, block in enumerate(_cut(_resampled(own, resampler) if resampler else own, round(seconds * rate))):
             yield index * round(seconds * rate) / rate, block
+
+
+class ForwardReader:
+    """Parts of a recording that follow one another in time, each exactly what decoding the whole gives there.
+
+    A seek in an MP3 takes a second an hour into it, and what it finds may differ in the last bit from what lay there
+    when decoding came from before. Here decoding goes on from where the last part ended; going back begins again.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.info = audio_info(self.path)
+        self._begin()
+
+    def read(self, start: float, end: float, sample_rate: int | None = None) -> np.ndarray:
+        """Return what lies from `start` to `end` seconds, at the file's own rate or resampled."""
+        rate = self.info.sample_rate
+        first, last = round(start * rate), round(end * rate)
+        if first < self._first:
+            self._begin()
+        while self._first + len(self._held) < last and (block := next(self._blocks, None)) is not None:
+            keep = self._held[max(0, first - self._first) :]
+            self._first += len(self._held) - len(keep)
+            self._held = np.concatenate([keep, mix_down(block)])
+        part = self._held[first - self._first : last - self._first]
+        if not len(part):
+            raise AudioError(self.path, "OUT_OF_FILE", f"expected a part of its {self.info.duration:.3f} s, "
+                                                       f"got {start:.3f} to {end:.3f} s")
+        return soxr.resample(part, rate, sample_rate) if sample_rate and sample_rate != rate else part.copy()
+
+    def _begin(self) -> None:
+        self._blocks = stream_audio(self.path)
+        self._held, self._first = np.zeros(0, np.float32), 0  # decoded, and the number of its first sample
 
 
 def _resampled(blocks: Iterator[np.ndarray], resampler: soxr.ResampleStream) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from stages.artifacts import storage
 from stages.audio.end_to_end import write_end_to_end
 from stages.audio.io import audio_info, read_audio, write_audio
 from stages.audio.loudness import normalise_loudness
+from stages.audio.recording import ForwardReader
 from stages.config.stage_configs import CurateConfig
 from stages.curation.screening import Take, local_audio
 from stages.curation.segmentation import Assembly, concatenate
@@ -32,6 +34,7 @@ from stages.progress import Progress
 CLIPS, SHARDS = "clips", "shards"
 MANY_CLIPS = 5_000  # file systems, copies and backups begin to suffer from more files
 SHARD_CLIPS, SHARD_SECONDS = 1_000, 3600.0
+_own = threading.local()  # each thread's reader
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,20 @@ class _File:
 
     name: str
     assemblies: Sequence[Assembly]
+    in_order: bool
 
 
 def write_utterances(root: Path | None, assemblies: list[Assembly], config: CurateConfig, out: Path,
-                     rank: int = 0, world_size: int = 1) -> list[dict]:
+                     rank: int = 0, world_size: int = 1, in_order: bool = False) -> list[dict]:
     """Return the manifest's rows, after writing the clips that do not exist yet.
 
-    One of several processes does every `world_size`th of them, from number `rank` on.
+    One of several processes does every `world_size`th of them, from number `rank` on. Where they are `in_order`, one
+    recording after the other and parts as they follow in it, long recordings are decoded once and not sought in.
     """
     if config.clips == "reference":
         return [_reference_row(assembly.takes[0], assembly, root) for assembly in assemblies]
-    files = _shards(assemblies) if writes_shards(config, len(assemblies)) else _single_files(assemblies)
-    files = files[rank::world_size]
+    make = _shards if writes_shards(config, len(assemblies)) else _single_files
+    files = make(assemblies, in_order)[rank::world_size]
     rows: list[dict] = []
     progress = Progress("writing clips", sum(len(file.assemblies) for file in files))
     try:
@@ -80,12 +85,12 @@ def clear_clips(out: Path, keep: bool = False) -> None:
                 shutil.rmtree(out / name)
 
 
-def _single_files(assemblies: Sequence[Assembly]) -> list[_File]:
+def _single_files(assemblies: Sequence[Assembly], in_order: bool) -> list[_File]:
     names = file_names([assembly.id for assembly in assemblies])
-    return [_File(f"{CLIPS}/{names[assembly.id]}.flac", (assembly,)) for assembly in assemblies]
+    return [_File(f"{CLIPS}/{names[assembly.id]}.flac", (assembly,), in_order) for assembly in assemblies]
 
 
-def _shards(assemblies: Sequence[Assembly]) -> list[_File]:
+def _shards(assemblies: Sequence[Assembly], in_order: bool) -> list[_File]:
     """Divide utterances, in order, into shards of at most SHARD_CLIPS clips and, but for one clip, SHARD_SECONDS."""
     groups: list[list[Assembly]] = []
     seconds = 0.0
@@ -95,7 +100,7 @@ def _shards(assemblies: Sequence[Assembly]) -> list[_File]:
             groups.append([])
             seconds = assembly.duration
         groups[-1].append(assembly)
-    return [_File(f"{SHARDS}/{number:05d}.flac", group) for number, group in enumerate(groups)]
+    return [_File(f"{SHARDS}/{number:05d}.flac", group, in_order) for number, group in enumerate(groups)]
 
 
 def file_names(ids: list[str]) -> dict[str, str]:
@@ -120,7 +125,7 @@ def _file_rows(file: _File, out: Path, config: CurateConfig) -> list[dict]:
 def _write_clip(file: _File, path: Path, config: CurateConfig) -> int:
     """Return the samples of the one clip in a file."""
     if not path.exists():
-        write_audio(path, _render(file.assemblies[0], config), config.sample_rate)
+        write_audio(path, _render(file.assemblies[0], file, config), config.sample_rate)
     return audio_info(path).num_samples
 
 
@@ -131,15 +136,15 @@ def _write_shard(file: _File, path: Path, config: CurateConfig) -> list[int]:
         return known["samples"]
     path.unlink(missing_ok=True)
     with storage.atomic_path(path) as temporary:
-        waveforms = (_render(assembly, config) for assembly in file.assemblies)
+        waveforms = (_render(assembly, file, config) for assembly in file.assemblies)
         lengths = write_end_to_end(temporary, waveforms, config.sample_rate)
         # before the shard appears, so that none is without
         storage.write_json(told, {"format_version": storage.FORMAT_VERSION, "ids": ids, "samples": lengths})
     return lengths
 
 
-def _render(assembly: Assembly, config: CurateConfig) -> np.ndarray:
-    pieces = [_load(take, config) for take in assembly.takes]
+def _render(assembly: Assembly, file: _File, config: CurateConfig) -> np.ndarray:
+    pieces = [_load(take, file.in_order, config) for take in assembly.takes]
     return concatenate(pieces, assembly.pauses, config.sample_rate)
 
 
@@ -154,16 +159,28 @@ def _clip_row(assembly: Assembly, audio: str, first_sample: int, num_samples: in
     return {**row, **{name: row.get(name, value) for name, value in origin.items()}}
 
 
-def _load(take: Take, config: CurateConfig) -> np.ndarray:
+def _load(take: Take, in_order: bool, config: CurateConfig) -> np.ndarray:
     """Read a take at the corpus's sample rate and loudness; resampling may overshoot what FLAC holds."""
-    with local_audio(take.recording) as path:
-        waveform = read_audio(path, start=take.recording.start, duration=take.recording.duration)
+    recording = take.recording
+    if in_order and recording.audio is not None:
+        waveform = _reader(recording.audio).read(recording.start, recording.start + take.duration)
+    else:
+        with local_audio(recording) as path:
+            waveform = read_audio(path, start=recording.start, duration=recording.duration)
     if take.sample_rate != config.sample_rate:
         waveform = soxr.resample(waveform, take.sample_rate, config.sample_rate)
     if config.loudness_db is not None:
         return normalise_loudness(waveform, config.loudness_db)
     peak = float(abs(waveform).max())
     return waveform * (0.999 / peak) if peak > 1.0 else waveform
+
+
+def _reader(path: Path) -> ForwardReader:
+    """Return this thread's reader of a recording: its clips follow one another."""
+    reader = getattr(_own, "reader", None)
+    if reader is None or reader.path != path:
+        reader = _own.reader = ForwardReader(path)
+    return reader
 
 
 def _reference_row(take: Take, assembly: Assembly, root: Path | None) -> dict:

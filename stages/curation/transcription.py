@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from stages.audio.recording import ForwardReader, open_recording
 from stages.audio.recording import Recording as Sound
-from stages.audio.recording import open_recording
 from stages.config.stage_configs import CurateConfig
 from stages.curation.recordings import Recording
 from stages.curation.repetition import is_repetitive
@@ -90,9 +90,10 @@ def listen(transcriber: Transcriber, sound: Sound, speech: Sequence[Span]) -> He
     """Return the words of all speech, one stretch after the other, so that memory stays flat."""
     words: list[Word] = []
     refused: list[Dropped] = []
+    reader = ForwardReader(sound.path)
     for stretch in stretches(speech, sound.seconds):
-        for part in _readable(sound, stretch):
-            waveform = sound.read(part.start, part.end, _RATE)
+        for part in _readable(reader, stretch):
+            waveform = reader.read(part.start, part.end, _RATE)
             transcript = transcriber.transcribe(waveform, _RATE)
             reason = judge(transcript.text)
             if reason:
@@ -127,11 +128,11 @@ def stretches(speech: Sequence[Span], seconds: float) -> list[Span]:
             for index, span in enumerate(joined)]
 
 
-def _readable(sound: Sound, stretch: Span) -> Iterator[Span]:
+def _readable(reader: ForwardReader, stretch: Span) -> Iterator[Span]:
     """Cut a stretch that is too long to be read at once where it is quietest."""
     start = stretch.start
     while stretch.end - start > _LONGEST_SECONDS:
-        ahead = sound.read(start, start + _LONGEST_SECONDS, _RATE)
+        ahead = reader.read(start, start + _LONGEST_SECONDS, _RATE)
         _, end = split_at_pauses(ahead, _RATE, _LONGEST_SECONDS - 1.0)[0]
         yield Span(start, start + end / _RATE)
         start += end / _RATE

@@ -93,7 +93,8 @@ def _write(
     processes.on_main(lambda: _refuse_undone(corpus, work))
     selection = select(corpus.recordings, work, config)
     processes.on_main(lambda: _prepare(selection, config, output.path))
-    write_utterances(corpus.root, selection.assemblies, config, output.path, processes.rank, processes.world_size)
+    write_utterances(corpus.root, selection.assemblies, config, output.path, processes.rank, processes.world_size,
+                     in_order=True)
     processes.wait()
     processes.on_main(lambda: _finish(corpus, config, output, work, selection))
 
@@ -124,7 +125,7 @@ def _prepare(selection: Selection, config: CurateConfig, out: Path) -> None:
 def _finish(
     corpus: Corpus, config: CurateConfig, output: Output, work: WorkFolder, selection: Selection
 ) -> None:
-    rows = write_utterances(corpus.root, selection.assemblies, config, output.path)
+    rows = write_utterances(corpus.root, selection.assemblies, config, output.path, in_order=True)
     kept, dropped = len(selection.assemblies), selection.rejections
     statistics = describe(rows, dropped, kept + len(dropped), kept)
     write_audio_root(output.path, corpus, config)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import test_containers
 
 from stages.audio.io import AudioError, read_audio, write_audio
-from stages.audio.recording import open_recording
+from stages.audio.recording import ForwardReader, open_recording
 
 
 @pytest.fixture
@@ -42,6 +43,25 @@ def test_a_part_is_what_the_whole_has_there(noise):
     assert recording.seconds == pytest.approx(3 + 117 / 22_050)
     expected = soxr.resample(part, 22_050, 16_000)
     np.testing.assert_array_equal(recording.read(1.0, 1.5, 16_000), expected)
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".m4a"])
+def test_parts_in_order_are_exactly_those_of_the_whole_and_going_back_is_allowed(tmp_path, suffix):
+    waveform = np.random.default_rng(0).uniform(-0.3, 0.3, 30 * 16_000).astype(np.float32)
+    path = tmp_path / f"noise{suffix}"
+    if suffix == ".m4a":
+        test_containers.make(path, waveform)
+    else:
+        write_audio(path, waveform, 16_000)
+    whole, reader = read_audio(path), ForwardReader(path)
+    rate = reader.info.sample_rate
+    for start, end in ((0.25, 1.0), (1.0, 1.5), (1.25, 1.5), (4.0, 8.5), (0.5, 0.75), (9.1234, 9.9)):
+        expected = whole[round(start * rate) : round(end * rate)]
+        np.testing.assert_array_equal(reader.read(start, end), expected)
+        np.testing.assert_array_equal(reader.read(start, end, 8000), soxr.resample(expected, rate, 8000))
+    assert len(reader.read(9.5, 1000.0)) == len(whole) - round(9.5 * rate)
+    with pytest.raises(AudioError, match="OUT_OF_FILE"):
+        reader.read(1000.0, 1001.0)
 
 
 def test_a_file_that_is_no_audio_is_refused_when_it_is_opened(tmp_path):

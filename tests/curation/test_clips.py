@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny_corpora import settings as config_of
 
 from stages.artifacts import storage
 from stages.artifacts.manifest import read_manifest
+from stages.audio import recording
 from stages.audio.base import AudioError
 from stages.audio.end_to_end import write_end_to_end
 from stages.audio.io import audio_info, read_audio, write_audio
@@ -77,6 +79,25 @@ def test_shards_hold_the_samples_that_files_of_one_clip_hold(tmp_path, changes):
     assert np.array_equal(*crops), "training hears the same"
 
 
+@pytest.mark.parametrize("kind", ["flac", "shards"])
+def test_a_recording_is_decoded_once_for_all_of_its_clips(tmp_path, monkeypatch, kind):
+    (tmp_path / "sub").mkdir()
+    assemblies = [*assemblies_of(tmp_path, 6), *(replace(one, id=f"v{one.id}") for one in
+                                                assemblies_of(tmp_path / "sub", 6))]
+    config, decoded, decode = CurateConfig(clips=kind, workers=1), [], recording.stream_audio
+
+    def counted(path):
+        decoded.append(path.relative_to(tmp_path).as_posix())
+        yield from decode(path)
+
+    monkeypatch.setattr(recording, "stream_audio", counted)
+    rows = write_utterances(None, assemblies, config, tmp_path / "once", in_order=True)
+    assert len(rows) == 12 and decoded == ["source.flac", "sub/source.flac"]
+    assert rows == write_utterances(None, assemblies, config, tmp_path / "sought")
+    folder = "shards" if kind == "shards" else "clips"
+    assert contents(tmp_path / "once" / folder) == contents(tmp_path / "sought" / folder)
+
+
 @settings(max_examples=20, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=9), rate=st.sampled_from([8000, 44_100, 96_000]),
        ask=st.data())
@@ -136,7 +157,7 @@ def test_a_stopped_run_goes_on_with_the_shards_that_are_missing(tmp_path, monkey
             write_utterances(tmp_path, assemblies, config, tmp_path / "out")
     assert [file.name for file in (tmp_path / "out" / "shards").glob("*.flac")] == ["00000.flac"]
     done, render = [], clips._render
-    monkeypatch.setattr(clips, "_render", lambda assembly, config: done.append(assembly) or render(assembly, config))
+    monkeypatch.setattr(clips, "_render", lambda *given: done.append(given) or render(*given))
     assert write_utterances(tmp_path, assemblies, config, tmp_path / "out") == expected
     assert len(done) == 7
     assert contents(tmp_path / "out" / "shards") == contents(tmp_path / "whole" / "shards")
