@@ -182,10 +182,11 @@ def plan_steps(corpus: Corpus, config: CurateConfig) -> dict:
             unreadable += 1
     hours = seconds / 3600
     done = {step.name: work.heads(step, corpus.recordings) for step in chain.chosen_steps(config)}
+    to_write = {"write": []} if "write" in config.steps and not is_finished(Path(config.out), work) else {}
     return {
         "hours": round(hours, 4),
         "unreadable": unreadable,
         "done": {name: len(heads) for name, heads in done.items()},
         "missing_models": chain.missing_models(config),
-        "estimate": estimate(hours, done, config),
+        "estimate": estimate(hours, done | to_write, config),
     }

@@ -229,7 +229,8 @@ def test_a_plan_counts_hours_and_estimates_from_what_was_measured(source, tmp_pa
     assert found["hours"] == pytest.approx(30.5 / 3600, abs=1e-4) and not (tmp_path / "out").exists()
     run(config.model_copy(update={"steps": ("check", "gate")}))
     estimate = plan(config)["estimate"]
-    check, _, vad, _, transcribe, _ = estimate["steps"]
+    check, _, vad, _, transcribe, _, write = estimate["steps"]
+    assert (write["step"], write["measured"]) == ("write", "elsewhere")
     assert (check["measured"], check["hours_left"], vad["measured"]) == ("here", 0.0, "elsewhere")
     assert transcribe["hours_for_186000"] == round(186_000 / MEASURED["transcribe pocketsphinx"])
     assert estimate["process_hours_for_186000"] == sum(step["hours_for_186000"] for step in estimate["steps"])
