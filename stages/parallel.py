@@ -43,8 +43,12 @@ class Workers:
     """
 
     def __init__(self, count: int):
+        self.count = count
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPoolExecutor | None:
         context = multiprocessing.get_context("spawn")  # a fork inherits locks of threads that it does not have
-        self._pool = ProcessPoolExecutor(count, context, _begin_worker) if count > 1 else None
+        return ProcessPoolExecutor(self.count, context, _begin_worker) if self.count > 1 else None
 
     def __enter__(self) -> Workers:
         return self
@@ -56,9 +60,15 @@ class Workers:
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def restart(self) -> None:
+        """Begin with new processes, after one of the old ones was killed."""
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._start()
+
     def map(self, function: Callable[[Item], Result], items: list[Item]) -> Iterator[tuple[Item, Result]]:
         """Yield (item, `function(item)`) as they are done. Raises `BrokenProcessPool` when a worker is killed."""
-        if self._pool is None or len(items) <= 1:
+        if self._pool is None:
             yield from ((item, function(item)) for item in items)
             return
         waiting = {self._pool.submit(function, item): item for item in items}
@@ -68,6 +78,41 @@ class Workers:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class CrashError(Exception):
+    """A process that ended before it answered; `signal` is what killed it, 0 if it ended by itself."""
+
+    def __init__(self, number: int):
+        names = {known.value: known.name for known in signal.Signals}
+        super().__init__(names.get(number, f"signal {number}") if number else "it ended without an answer")
+        self.signal = number
+
+
+def run_alone(function: Callable[[Item], Result], item: Item) -> Result:
+    """Return `function(item)`, computed in a process of its own. Raises `CrashError` when that one dies of it."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, item))
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise CrashError(max(0, -(process.exitcode or 0))) from None
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(sender: multiprocessing.connection.Connection, function: Callable, item: object) -> None:
+    _begin_worker()
+    try:
+        sender.send(function(item))
+    except Exception as error:
+        sender.send(error)
 
 
 def _begin_worker() -> None:

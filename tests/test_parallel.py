@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stages.parallel import Workers
+from stages.parallel import CrashError, Workers, run_alone
 
 
 def square(number: int) -> int:
@@ -57,6 +57,23 @@ def test_a_failure_ends_the_others_at_once(function, error):
         list(workers.map(function, [0, 1, 2]))
     assert time.monotonic() - began < 60
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_what_kills_a_process_of_its_own_is_named_and_what_it_raises_is_raised():
+    assert run_alone(square, 3) == 9
+    with pytest.raises(CrashError, match="SIGKILL") as caught:
+        run_alone(die_or_sleep, 0)
+    assert caught.value.signal == signal.SIGKILL
+    with pytest.raises(ValueError, match="no"):
+        run_alone(fail_or_sleep, 0)
+
+
+def test_workers_begin_again_after_one_was_killed():
+    with Workers(2) as workers:
+        with pytest.raises(BrokenProcessPool):
+            list(workers.map(die_or_sleep, [0, 0]))
+        workers.restart()
+        assert dict(workers.map(square, [1, 2])) == {1: 1, 2: 4}
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):

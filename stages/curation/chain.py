@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from concurrent.futures.process import BrokenProcessPool
 
 from stages.config.stage_configs import CurateConfig
@@ -18,9 +19,9 @@ from stages.curation.steps import Step
 from stages.curation.throughput import hours_per_hour
 from stages.curation.transcription import TRANSCRIBE
 from stages.curation.voice_activity import VAD
-from stages.curation.work import WorkFolder, do_job
+from stages.curation.work import Head, Job, WorkFolder, do_job, keep_result
 from stages.errors import HalleError, MissingModelError, UsageError
-from stages.parallel import Workers
+from stages.parallel import CrashError, Workers, run_alone
 from stages.progress import Progress
 
 log = logging.getLogger("halle.curate")
@@ -65,19 +66,48 @@ def run_step(step: Step, recordings: tuple[Recording, ...], work: WorkFolder, wo
     """Run a step for those of the recordings that have no result of it yet."""
     due = [recording for recording in recordings if work.is_due(step, recording)]
     _refuse_lacking(step, due, work)
-    by_id = {recording.id: recording for recording in due}
     progress = Progress(step.name, len(recordings), start=len(recordings) - len(due))
     try:
-        for job, head in workers.map(do_job, [work.job(step, recording) for recording in due]):
-            work.learn(step, by_id[job.recording.id], head)
-            progress.advance(note=head.reason)
-    except BrokenProcessPool as error:
-        raise HalleError(f"a process of step `{step.name}` was killed, perhaps for want of memory",
-                         "run the same command again with fewer at once: -O workers=1") from error
+        while due:
+            jobs = [work.job(step, recording) for recording in due]
+            try:
+                for job, head in workers.map(do_job, jobs):
+                    work.learn(step, job.recording, head)
+                    progress.advance(note=head.reason)
+            except BrokenProcessPool:
+                undone = [job for job in jobs if work.is_due(step, job.recording)]
+                for head in _try_alone(step, undone[: workers.count], work, not work.heads(step, recordings)):
+                    progress.advance(note=head.reason)
+                workers.restart()
+            due = [recording for recording in due if work.is_due(step, recording)]
     finally:
         progress.close()
     speed = hours_per_hour(work.heads(step, recordings))
     log.info("%s: %d recordings%s", step.name, len(recordings), f", {speed:.0f} hours an hour" if speed else "")
+
+
+def _try_alone(step: Step, jobs: list[Job], work: WorkFolder, is_first: bool) -> list[Head]:
+    """Do the first jobs that are not done, each in a process of its own: one of them is what a process died of.
+
+    It drops its recording, unless this `is_first` of the step and all die of theirs.
+    """
+    heads, crashes = [], []
+    for job in jobs:
+        try:
+            heads.append(run_alone(do_job, job))
+            work.learn(step, job.recording, heads[-1])
+        except CrashError as error:
+            if error.signal in (0, signal.SIGKILL, signal.SIGTERM):
+                raise HalleError(f"a process of step `{step.name}` was killed, perhaps for want of memory",
+                                 "run the same command again with fewer at once: -O workers=1") from error
+            crashes.append((job, f"step `{step.name}` died of it ({error})"))
+    if is_first and not heads and len(crashes) > 1:
+        raise HalleError(f"step `{step.name}` died of each of {len(crashes)} recordings: {crashes[0][1]}",
+                         "is what it needs installed as it should be? -O workers=1 shows where it dies")
+    for job, detail in crashes:
+        heads.append(keep_result(job, {"reason": "DECODER_CRASH", "detail": detail}))
+        work.learn(step, job.recording, heads[-1])
+    return heads
 
 
 def _refuse_lacking(step: Step, due: list[Recording], work: WorkFolder) -> None:

@@ -63,11 +63,15 @@ def do_job(job: Job) -> Head:
         found = {"reason": error.reason, "detail": error.detail}
     took = round(time.perf_counter() - began, 4)
     cpu = round(time.process_time() - used, 4)  # beside `took`: on a busy machine it takes longer than it needs
+    return keep_result(job, found | {"cpu": cpu}, took, first)
+
+
+def keep_result(job: Job, found: dict, took: float = 0.0, first: bool = True) -> Head:
+    """Write what was found; return its beginning."""
     head = Head(job.key, found.get("reason", ""), found.get("seconds", job.seconds), took, first)
     line = storage.to_json_line({"format_version": storage.FORMAT_VERSION, **asdict(head)})
     rest = {name: value for name, value in found.items() if name not in _HEAD}
-    rest = {"step": job.step.name, "cpu": cpu, **rest}
-    storage.write_text(job.path, line.rstrip("}\n") + ",\n" + storage.to_json_line(rest)[1:])
+    storage.write_text(job.path, line.rstrip("}\n") + ",\n" + storage.to_json_line({"step": job.step.name, **rest})[1:])
     return head
 
 

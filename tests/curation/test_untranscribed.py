@@ -28,7 +28,7 @@ from stages.curation.readers import read_corpus
 from stages.curation.throughput import MEASURED
 from stages.curation.untranscribed import curate_untranscribed, open_work
 from stages.curation.work import belongs_to
-from stages.errors import BadInputsError, MissingModelError, UsageError
+from stages.errors import BadInputsError, HalleError, MissingModelError, UsageError
 
 OWN = ("config.json", "provenance.json", "checksums.json", "log.txt", "report.html")
 
@@ -272,6 +272,21 @@ def test_several_workers_write_what_one_writes(source, tmp_path):
     run(config_of(source, tmp_path / "one"))
     run(config_of(source, tmp_path / "two", workers=2))
     assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of Unix")
+def test_a_recording_that_kills_whoever_reads_it_is_dropped(source, tmp_path, monkeypatch):
+    (source / "sub" / "two.wav").rename(tmp_path / "two.wav")
+    run(config_of(source, tmp_path / "without", validation_share=0, test_share=0))
+    (tmp_path / "two.wav").rename(source / "sub" / "two.wav")
+    monkeypatch.setattr(chain, "STEPS", stand_in_steps.DEADLY)
+    run(config_of(source, tmp_path / "out", workers=2, max_bad="2", validation_share=0, test_share=0))
+    (dropped,) = [row for row in storage.read_jsonl(tmp_path / "out" / "rejected.jsonl") if row["id"] == "sub_two"]
+    assert (dropped["reason"], dropped["detail"]) == ("DECODER_CRASH", "step `vad` died of it (SIGSEGV)")
+    with_it, without = ((tmp_path / out / "manifest.jsonl").read_bytes() for out in ("out", "without"))
+    assert with_it == without
+    with pytest.raises(HalleError, match="`vad` died of each of 2 recordings"):
+        run(config_of(source, tmp_path / "dead", workers=2, language="dead"))
 
 
 class Thread:
