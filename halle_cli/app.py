@@ -131,6 +131,8 @@ def curate(
     layout: Annotated[str | None, _option("How the source is laid out; by default it is recognised.")] = None,
     min_seconds: Annotated[float | None, _option("Shortest utterance.")] = None,
     max_seconds: Annotated[float | None, _option("Longest utterance.")] = None,
+    min_rate: Annotated[int | None, _option("Lowest sample rate in Hz; 8000 lets telephones in.")] = None,
+    license: Annotated[str | None, _option("Licence of recordings that name none, kept in the manifest.")] = None,
     join_seconds: Annotated[str | None, _option("MIN-MAX: join consecutive utterances of a speaker.")] = None,
     clips: Annotated[str | None, _option("flac writes one file a clip, shards one an hour (auto: for many clips), "
                                          "reference points to the originals.")] = None,
@@ -155,8 +157,8 @@ def curate(
 ) -> dict[str, Any]:
     """Turn recordings, with or without transcripts, into a manifest of clean single-speaker utterances."""
     return {"source": source, "out": out, "layout": layout, "min_seconds": min_seconds, "max_seconds": max_seconds,
-            "join_seconds": seconds_range(join_seconds, "--join-seconds"), "clips": clips,
-            "steps": steps and steps.replace(" ", "").split(","), "gate.estimator": quality_gate,
+            "min_rate": min_rate, "license": license, "join_seconds": seconds_range(join_seconds, "--join-seconds"),
+            "clips": clips, "steps": steps and steps.replace(" ", "").split(","), "gate.estimator": quality_gate,
             "gate.weights": squim_weights, "diarizer": diarizer, "transcriber": transcriber, "language": language,
             "check_language": check_language, "duration_histogram": duration_histogram,
             "sets": numbers(sets, "--sets", float)}

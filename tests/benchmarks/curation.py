@@ -257,19 +257,26 @@ def main() -> None:
     parser.add_argument("--transcriber", default="pocketsphinx")
     parser.add_argument("--diarizer", default="resemblyzer")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", default="", help="some of the recordings, such as an4-00,voices-00")
     options = parser.parse_args()
     recordings, out = options.out / f"recordings-{options.seed}", options.out / f"curated-{options.seed}"
     if not (recordings / DONE).is_file():
         build(options.data, recordings, options.seed, options.an4, options.voices)
+    audio, only = recordings / "audio", options.only.split(",") if options.only else []
+    if only:
+        audio, out = recordings / "some", Path(f"{out}-some")
+        for name in only:
+            storage.write_bytes(audio / f"{name}.flac", (recordings / "audio" / f"{name}.flac").read_bytes())
     curate.run(CurateConfig(
-        source=str(recordings / "audio"), layout="recordings", out=str(out), device="cpu", sample_rate=RATE,
+        source=str(audio), layout="recordings", out=str(out), device="cpu", sample_rate=RATE,
+        allow_change=("source",),
         steps=tuple(options.steps.split(",")), workers=options.workers, diarizer=options.diarizer,
         transcriber=options.transcriber, gate={"estimator": options.gate, "mean": 1.0, "deviation": 10.0}))
-    truths = [read_truth(recordings / "truth", path.stem) for path in sorted((recordings / "truth").glob("*.rttm"))]
+    truths = [read_truth(recordings / "truth", path.stem) for path in sorted(audio.glob("*.flac"))]
     scores = measure(truths, out)
     print(to_table(scores))
     spoken = [truth for truth in truths if truth.kind == "voices"]
-    if found_in(out, "cut", spoken[0].name):
+    if spoken and found_in(out, "cut", spoken[0].name):
         uncut, kept = uncut_word_error_rate(spoken, recordings, out, options.transcriber), \
             scores["voices"].word_error_rate
         print(f"\nword error rate of voices, same recogniser: utterances {kept:.1%}, uncut clips {uncut:.1%}: "

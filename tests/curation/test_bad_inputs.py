@@ -188,7 +188,7 @@ def test_an_odd_file_is_kept(halle, good, untouched, tmp_path, layout, odd):
 @by_layout
 def test_a_telephone_recording_is_kept_when_asked_for(halle, good, tmp_path, layout):
     (telephone,) = [bad for bad in BAD if bad.reason == "LOW_RATE"]
-    code, said = halle(corpus(good, tmp_path, telephone), tmp_path / "out", layout, "-O", "min_rate=8000")
+    code, said = halle(corpus(good, tmp_path, telephone), tmp_path / "out", layout, "--min-rate", "8000")
     assert (code, rejected(tmp_path / "out")) == (0, []), said
 
 
