@@ -298,12 +298,13 @@ def _check_ids(recordings: list[Recording], problems: Problems) -> None:
 
 
 def _finish(recording: Recording, config: CurateConfig) -> Recording:
-    """Fill in the speaker, name splits in one way and make names writable as UTF-8."""
+    """Fill in the speaker and the licence, name splits in one way and make names writable as UTF-8."""
     speaker = recording.speaker
     if speaker == UNKNOWN_SPEAKER and config.speaker:
         speaker = config.speaker
     split = recording.split and _SPLITS.get(recording.split.lower(), recording.split)
     text = recording.text if recording.text is None else clean_text(recording.text)
+    names_none = config.license and not recording.extra.get("license")
     return replace(
         recording,
         id=printable(recording.id),
@@ -311,6 +312,7 @@ def _finish(recording: Recording, config: CurateConfig) -> Recording:
         text=text,
         speaker=speaker,
         split=split or None,
+        extra={**recording.extra, "license": config.license} if names_none else recording.extra,
     )
 
 

@@ -76,8 +76,7 @@ def _collect(
     takes: list[Take] = []
     rejections: list[Rejection] = []
     heard: dict[str, str] = {}
-    for listed, checked in zip(recordings, checks, strict=True):
-        recording = _licensed(listed, config)
+    for recording, checked in zip(recordings, checks, strict=True):
         reason, detail = _refused(recording, checked, heard, work)
         if reason:
             rejections.append(Rejection(replace(recording, duration=checked["seconds"]), reason, detail))
@@ -86,12 +85,6 @@ def _collect(
         rejections += [_dropped(recording, stretch) for stretch in cut["dropped"]]
         takes += _utterances(recording, cut, checked, work, config)
     return takes, rejections
-
-
-def _licensed(recording: Recording, config: CurateConfig) -> Recording:
-    if config.license is None or "license" in recording.extra:
-        return recording
-    return replace(recording, extra={**recording.extra, "license": config.license})
 
 
 def _refused(recording: Recording, checked: dict, heard: dict[str, str], work: WorkFolder) -> tuple[str, str]:

@@ -40,6 +40,15 @@ def test_audio_folder_with_jsonl_keeps_unknown_columns(tmp_path):
     assert corpus.recordings[0].extra == {"mood": "calm"}
 
 
+def test_recordings_that_name_no_licence_have_that_of_the_settings(tmp_path):
+    rows = [{"file_name": f"{name}.wav", "text": "hello", "license": licence} for name, licence in
+            (("a", "CC BY 4.0"), ("b", None))]
+    write_lines(tmp_path / "metadata.jsonl", *rows)
+    assert [one.extra["license"] for one in read(tmp_path, license="CC0").recordings] == ["CC BY 4.0", "CC0"]
+    record(tmp_path / "more" / "c.wav")
+    assert read(tmp_path / "more", license="CC0").recordings[0].extra == {"license": "CC0"}
+
+
 def test_a_duration_cuts_only_together_with_a_start(tmp_path):
     record(tmp_path / "a.wav")
     write_lines(
