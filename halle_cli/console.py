@@ -117,10 +117,10 @@ def _lines(result: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def _rows(value: Any) -> list[dict[str, Any]]:
-    """Return the rows of what makes a table: several dicts of the same keys, in a list or by name."""
+    """Return the rows of what makes a table: dicts of the same three keys or more, in a list or by name."""
     if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
         value = [{"": name, **item} for name, item in value.items()]
-    if not (isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, dict) for item in value)):
+    if not (isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value)):
         return []
     nested = any(isinstance(cell, (dict, list, tuple)) for row in value for cell in row.values())
     return [] if nested or len({tuple(row) for row in value}) > 1 or len(value[0]) < 3 else list(value)
