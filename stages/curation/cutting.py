@@ -10,8 +10,11 @@ from stages.curation.pauses import quietest_in, sound_levels
 from stages.curation.recordings import Recording
 from stages.curation.steps import Results, Step
 from stages.curation.utterances import CutRules, Dropped, Utterance, cut_utterances
+from stages.speech.diarizer import RESEMBLYZER
 from stages.speech.spans import Span, Turn
 from stages.speech.transcriber import Word
+
+_HANDOVER = 1.5  # seconds; it hears voices in windows of 1.6 s, in which a word of somebody else's is lost
 
 
 def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
@@ -24,7 +27,8 @@ def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
         [Span(*span) for span in inputs["vad"]["speech"]],
         [Turn(*turn) for turn in inputs["diarize"]["turns"]],
         [Word(*word) for word in heard["words"]],
-        CutRules(config.min_seconds, config.max_seconds, time_error=heard["time_error"]),
+        CutRules(config.min_seconds, config.max_seconds, time_error=heard["time_error"],
+                 handover=_HANDOVER if inputs["diarize"]["diarizer"] == RESEMBLYZER else 0.0),
         quietest_in(sound_levels(sound)),
         [Dropped(*drop) for drop in heard["refused"]],
     )
@@ -38,7 +42,7 @@ def _utterance(one: Utterance) -> dict:
 
 
 def settings(config: CurateConfig) -> dict:
-    return {"version": 1, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
+    return {"version": 2, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
 
 
 CUT = Step("cut", needs=("check", "vad", "diarize", "transcribe"), settings=settings, run=run)

@@ -42,7 +42,7 @@ FILTERS = {
     "NO_SPEAKER": "words where no speaker was found",
     "NO_TURNS": "no speaker was found in it",
     "OVERLAP": "several speak at once",
-    "NO_PAUSE": "words before or after somebody else's without a pause: both may speak at once",
+    "NO_PAUSE": "words before or after somebody else's, up to a pause: both may speak at once",
     "BAD_SEGMENT": "a turn or word of no or negative length, or outside of the recording",
     "LANGUAGE": "its words are of another language",
     "REPETITION": "its words go round in a loop",

@@ -41,6 +41,7 @@ class CutRules:
     max_pause: float = 2.0  # within it
     max_unheard: float = 1.0  # speech in one place of it in which no word was recognised
     time_error: float = 0.05  # of words
+    handover: float = 0.0  # between two speakers' words, in which one may have begun before the other's end, unheard
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,14 @@ class _Scene:
             return None
         return Span(min(span.start for span in found), max(span.end for span in found))
 
+    def handed_over(self, first: Word, last: Word, speaker: str) -> tuple[bool, bool]:
+        """Tell whether others talk shortly before the first of a speaker's words, and shortly after the last."""
+        before, after = first.start - self.rules.handover, last.end + self.rules.handover
+        return (any(turn.speaker != speaker and before < turn.end and turn.start < first.start
+                    for turn in self._near(before, first.start)),
+                any(turn.speaker != speaker and turn.start < after and last.end < turn.end
+                    for turn in self._near(last.end, after)))
+
     def edges(self, words: Sequence[Word], owners: Sequence[str]) -> Iterator[Edge]:
         """Yield the edge before every word, and that after the last one.
 
@@ -285,14 +294,18 @@ def _runs(words: Sequence[Word], owners: Sequence[str], scene: _Scene, edges: Se
                 scene.joins(words[index - 1], words[index], owners[first]):
             continue
         if owners[first]:
-            run = _trim(first, index, edges)
+            run = _trim(first, index, edges, *scene.handed_over(words[first], words[index - 1], owners[first]))
             if run[0] < run[1]:
                 yield run
         first = index
 
 
-def _trim(first: int, end: int, edges: Sequence[Edge]) -> tuple[int, int]:
-    """Leave out words up to the first pause and after the last one: without a pause, two may talk at once there."""
+def _trim(first: int, end: int, edges: Sequence[Edge], taken_over: bool, handed_over: bool) -> tuple[int, int]:
+    """Leave out words up to the first pause and after the last one: without a pause, two may talk at once there.
+
+    Where somebody else talked shortly before, or does so shortly after, words up to the next pause are left out too.
+    """
+    first, end = first + taken_over, end - handed_over
     while first < end and edges[first].right < _CLEAN:
         first += 1
     while first < end and edges[end].left < _CLEAN:

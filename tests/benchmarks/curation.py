@@ -245,6 +245,17 @@ def _together(scores: Sequence[Scores]) -> Scores:
     return total
 
 
+def _copy_some(recordings: Path, kind: str, only: Sequence[str], with_words: bool) -> Path:
+    """Return a folder with those recordings, or all, and perhaps the true words beside them."""
+    for path in sorted((recordings / "audio").glob("*.flac")):
+        if not only or path.stem in only:
+            storage.write_bytes(recordings / kind / path.name, path.read_bytes())
+            if with_words:
+                words = recordings / "truth" / f"{path.stem}.ctm"
+                storage.write_bytes(recordings / kind / words.name, words.read_bytes())
+    return recordings / kind
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with an4/ and kathleen/, audio folders")
@@ -254,7 +265,7 @@ def main() -> None:
     parser.add_argument("--voices", type=int, default=8, help="recordings of Kathleen and flite")
     parser.add_argument("--steps", default=",".join([*STEPS, "write"]))
     parser.add_argument("--gate", default="none", help="estimator that is timed; it drops nothing here")
-    parser.add_argument("--transcriber", default="pocketsphinx")
+    parser.add_argument("--transcriber", default="pocketsphinx", help="`none` takes the true words and their times")
     parser.add_argument("--diarizer", default="resemblyzer")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", default="", help="some of the recordings, such as an4-00,voices-00")
@@ -263,10 +274,9 @@ def main() -> None:
     if not (recordings / DONE).is_file():
         build(options.data, recordings, options.seed, options.an4, options.voices)
     audio, only = recordings / "audio", options.only.split(",") if options.only else []
-    if only:
-        audio, out = recordings / "some", Path(f"{out}-some")
-        for name in only:
-            storage.write_bytes(audio / f"{name}.flac", (recordings / "audio" / f"{name}.flac").read_bytes())
+    if only or options.transcriber == "none":
+        kind = "some" if only else "with-words"
+        audio, out = _copy_some(recordings, kind, only, options.transcriber == "none"), Path(f"{out}-{kind}")
     curate.run(CurateConfig(
         source=str(audio), layout="recordings", out=str(out), device="cpu", sample_rate=RATE,
         allow_change=("source",),
@@ -276,7 +286,7 @@ def main() -> None:
     scores = measure(truths, out)
     print(to_table(scores))
     spoken = [truth for truth in truths if truth.kind == "voices"]
-    if spoken and found_in(out, "cut", spoken[0].name):
+    if spoken and options.transcriber != "none" and found_in(out, "cut", spoken[0].name):
         uncut, kept = uncut_word_error_rate(spoken, recordings, out, options.transcriber), \
             scores["voices"].word_error_rate
         print(f"\nword error rate of voices, same recogniser: utterances {kept:.1%}, uncut clips {uncut:.1%}: "

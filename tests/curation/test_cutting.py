@@ -23,7 +23,8 @@ def recording(tmp_path):
 
 
 def found(words: list, turns: list) -> dict:
-    return {"check": {"seconds": 10.0}, "vad": {"speech": [[1.0, 4.5], [5.0, 9.0]]}, "diarize": {"turns": turns},
+    return {"check": {"seconds": 10.0}, "vad": {"speech": [[1.0, 4.5], [5.0, 9.0]]},
+            "diarize": {"diarizer": "a.rttm", "turns": turns},
             "transcribe": {"words": words, "refused": [], "time_error": 0.05}}
 
 
@@ -35,6 +36,15 @@ def test_what_the_steps_found_becomes_utterances_with_the_times_of_their_words(r
         {"start": 4.8, "end": 9.2, "speaker": "B", "text": "two three",
          "words": [["two", 5.0, 7.0], ["three", 7.0, 9.0]]}]
     assert [list(drop) for drop in result["dropped"]] == [["start", "end", "reason"]] * 3
+
+
+def test_words_next_to_another_speaker_are_left_out_where_the_diarizer_may_not_hear_that_both_speak(recording):
+    inputs = found([["one", 1.0, 4.5], ["two", 5.0, 5.6], ["three", 6.0, 9.0]], [[1.0, 4.5, "A"], [5.0, 9.0, "B"]])
+    inputs["vad"]["speech"] = [[1.0, 4.5], [5.0, 5.6], [6.0, 9.0]]
+    inputs["diarize"]["diarizer"] = "resemblyzer"
+    assert [one["text"] for one in run(recording, inputs, CurateConfig())["utterances"]] == ["three"]
+    inputs["diarize"]["diarizer"] = "a.rttm"
+    assert [one["text"] for one in run(recording, inputs, CurateConfig())["utterances"]] == ["one", "two three"]
 
 
 def test_a_cut_without_a_pause_lies_where_the_sound_is_quietest(recording):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -74,6 +75,16 @@ def test_a_speaker_who_follows_without_a_pause_may_overlap_so_utterances_end_at_
     cut = cut_utterances(7.0, speech_of(words), [Turn(0.5, 3.0, "A"), Turn(3.0, 6.0, "B")], words, SHORT)
     assert texts(cut) == ["w0", "w3"]
     assert NO_PAUSE in reasons(cut)
+
+
+def test_words_up_to_a_pause_are_left_out_where_another_speaker_is_near_and_may_overlap_unheard():
+    words = say((0.5, 2.0), (2.6, 4.0), (5.0, 7.0), (7.5, 9.0), (11.0, 12.0))
+    turns = [Turn(0.5, 4.0, "A"), Turn(5.0, 9.0, "B"), Turn(11.0, 12.0, "A")]
+    cut = cut_utterances(12.5, speech_of(words), turns, words, replace(SHORT, handover=1.5))
+    assert texts(cut) == ["w0", "w3", "w4"], "two seconds before the last, nobody is near"
+    assert [(drop.reason, drop.start, drop.end) for drop in cut.dropped if drop.reason == "NO_PAUSE"] == [
+        ("NO_PAUSE", 2.6, 4.0), ("NO_PAUSE", 5.0, 7.0)]
+    assert texts(cut_utterances(12.5, speech_of(words), turns, words, SHORT)) == ["w0 w1", "w2 w3", "w4"]
 
 
 def test_a_brief_word_of_somebody_else_within_a_turn_ends_the_utterance():
