@@ -14,7 +14,7 @@ from stages.speech.diarizer import RESEMBLYZER
 from stages.speech.spans import Span, Turn
 from stages.speech.transcriber import Word
 
-_HANDOVER = 1.5  # seconds; it hears voices in windows of 1.6 s, in which a word of somebody else's is lost
+_HANDOVER = 2.0  # seconds; it hears voices in windows of 1.6 s, in which a word of somebody else's is lost
 
 
 def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
@@ -42,7 +42,7 @@ def _utterance(one: Utterance) -> dict:
 
 
 def settings(config: CurateConfig) -> dict:
-    return {"version": 2, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
+    return {"version": 2, "handover": _HANDOVER, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
 
 
 CUT = Step("cut", needs=("check", "vad", "diarize", "transcribe"), settings=settings, run=run)
