@@ -6,18 +6,17 @@ import functools
 import importlib
 import inspect
 import os
-import shlex
 from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
+from halle_cli.helpers import add_helpers
 from halle_cli.next_steps import next_step
 from halle_cli.values import numbers, one_or_all, seconds_range
 
 STAGES = "Stages, in data order"
-HELPERS = "Helpers"
 
 app = typer.Typer(
     name="halle",
@@ -53,6 +52,7 @@ def _option(help_text: str, *names: str) -> Any:
 
 _TOKENS = "Token store. Give several to mix them, each with a weight: STORE:0.5 hears half of it an epoch."
 _INIT = "Start from this run, model folder or org/name of the Hugging Face hub, such as a VALL-E one."
+_PROBE = "Try the largest batch, time a few real steps, keep nothing."
 _TRACKER = "Where curves go too: tensorboard, wandb or mlflow; by default none."
 
 
@@ -98,12 +98,15 @@ def _stage(name: str, module: str) -> Callable:
 
 def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[str, Any]) -> None:
     from halle_cli.console import Console
+    probe = settings.pop("probe", False)
+    planned = common["dry_run"] or probe
+    common = {**common, "dry_run": common["dry_run"] and not probe}  # all processes of a run take part in a probe
 
     if (name in UNDIVIDED or common["dry_run"]) and os.environ.get("RANK", "0") != "0":
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
     unfinished = "write" not in (settings.get("steps") or ["write"])  # `halle curate --steps` of which it is the last
-    after = None if common["dry_run"] or unfinished else next_step(name, settings, common["preset"])
+    after = None if planned or unfinished else next_step(name, settings, common["preset"])
 
     def work() -> dict[str, Any]:
         from stages.config.resolve import resolve
@@ -112,8 +115,9 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
                    "restart": common["restart"] or None, "allow_change": common["allow_change"] or None}
         config = resolve(name, common["preset"], common["config"], tuple(common["override"] or ()), options)
         stage = importlib.import_module(f"stages.{module}")
-        if common["dry_run"]:
-            return {"plan": stage.plan(config), "settings": config.model_dump(mode="json", exclude=_replaced(config))}
+        if planned:
+            told = stage.plan(config, probe=True) if probe else stage.plan(config)
+            return {"plan": told, "settings": config.model_dump(mode="json", exclude=_replaced(config))}
         return stage.run(config)
 
     Console(verbosity, common["json_output"], common["debug"]).run(work, after)
@@ -173,10 +177,11 @@ def train_codec(
                                         "multi-resolution; codebooks are new.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
+    probe: Annotated[bool, _option(_PROBE, "--probe")] = False,
 ) -> dict[str, Any]:
     """Train a 48 Hz residual-VQ codec."""
     return {"data": data, "out": out, "codec.arch": arch, "init": init, "training.steps": steps,
-            "training.tracker": tracker}
+            "training.tracker": tracker, "probe": probe}
 
 
 @_stage("mreq", "mreq")
@@ -190,11 +195,12 @@ def mreq(
     alphas: Annotated[str | None, _option("Codebooks of the teacher for each rate, such as 1,2,5.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
+    probe: Annotated[bool, _option(_PROBE, "--probe")] = False,
 ) -> dict[str, Any]:
     """Post-train a codec into an 8/16/24/48 Hz hierarchy."""
     return {"teacher": teacher, "data": data, "out": out, "rates": numbers(rates, "--rates", float),
             "alphas": numbers(alphas, "--alphas", int), "training.steps": steps,
-            "training.tracker": tracker}
+            "training.tracker": tracker, "probe": probe}
 
 
 @_stage("tokenize", "tokenize_corpus")
@@ -222,10 +228,11 @@ def train_ar(
     nar: Annotated[str | None, _option("NAR run to speak with; without one the lowest stream alone is heard.")] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
+    probe: Annotated[bool, _option(_PROBE, "--probe")] = False,
 ) -> dict[str, Any]:
     """Train the AR language model (six delayed streams at 8 Hz; VALL-E: one at 48 Hz)."""
     return {"tokens": one_or_all(tokens), "out": out, "system": system, "init": init, "codec": codec, "nar": nar,
-            "training.steps": steps, "training.tracker": tracker}
+            "training.steps": steps, "training.tracker": tracker, "probe": probe}
 
 
 @_stage("train-nar", "train_nar")
@@ -238,10 +245,11 @@ def train_nar(
     init: Annotated[str | None, _option(_INIT)] = None,
     steps: Annotated[int | None, _option("Number of steps.")] = None,
     tracker: Annotated[str | None, _option(_TRACKER)] = None,
+    probe: Annotated[bool, _option(_PROBE, "--probe")] = False,
 ) -> dict[str, Any]:
     """Train the NAR language model (the other codebooks, at 48 Hz)."""
     return {"tokens": one_or_all(tokens), "codec": codec, "out": out, "system": system, "init": init,
-            "training.steps": steps, "training.tracker": tracker}
+            "training.steps": steps, "training.tracker": tracker, "probe": probe}
 
 
 _MODEL = "Model folder, or org/name of the Hugging Face hub; by default $HALLE_MODEL, then the model that ships with " \
@@ -352,32 +360,4 @@ def evaluate(
             "export_tasks": export_tasks}
 
 
-@app.command("pack", rich_help_panel=HELPERS)
-def pack(
-    out: Annotated[str, _option("Model folder to write; a codec folder without --ar and --nar. With --push alone, the "
-                                "one to push.")],
-    codec: Annotated[str | None, _option("Codec run or checkpoint.")] = None,
-    ar: Annotated[str | None, _option("AR run or checkpoint.")] = None,
-    nar: Annotated[str | None, _option("NAR run or checkpoint.")] = None,
-    half: Annotated[bool, _option("Round all parts to half precision; the codec has to be so before tokenize.",
-                                  "--half")] = False,
-    license_: Annotated[str | None, _option("Licence of the model, as its training data allows, such as cc-by-4.0.",
-                                            "--license")] = None,
-    language: Annotated[str | None, _option("Language that it speaks; by default en.")] = None,
-    card: Annotated[str | None, _option("Model card to put in; by default the folder's, else one is written from what "
-                                        "is known.")] = None,
-    push: Annotated[str | None, _option("Commit the model folder to the Hugging Face hub as org/name; it is made, open "
-                                        "to all, when there is none.")] = None,
-    json_output: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
-    debug: Annotated[bool, _option("Show the traceback of an error.", "--debug")] = False,
-) -> None:
-    """Assemble a model folder and push it, or ship a codec alone; parts that do not belong together are refused."""
-    from halle_cli.console import Console
-
-    def work() -> dict[str, Any]:
-        stage = importlib.import_module("stages.pack")
-        return stage.run(codec, ar, nar, out, half, stage.About(license_, language, card), push)
-
-    after = next_step("pack", {"out": push or out}) if ar or push else \
-        f"halle tokenize --codec {shlex.quote(out)} --data MANIFEST_DIR --out STORE"
-    Console(0, json_output, debug).run(work, after)
+add_helpers(app)

@@ -77,7 +77,8 @@ class Console:
 
     def _fail(self, error: HalleError) -> None:
         if self.as_json and self.is_main:
-            print(json.dumps({"error": error.message, "hint": error.hint, "exit_code": error.exit_code}))
+            several = {"problems": error.problems} if error.problems else {}
+            print(json.dumps({"error": error.message, "hint": error.hint, "exit_code": error.exit_code, **several}))
         word = "" if isinstance(error, InterruptedRunError) else "error: "
         if self.is_main or not isinstance(error, (PeerError, InterruptedRunError)):  # else the main process says it
             self._say(f"{word}{error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 
 class HalleError(Exception):
-    """Say what went wrong and how to mend it; `exit_code` is what the process ends with."""
+    """Say what went wrong and how to mend it; `exit_code` is what the process ends with.
+
+    `problems` are the parts of a message that tells of several.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None):
+    def __init__(self, message: str, hint: str | None = None, problems: tuple[str, ...] = ()):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.problems = problems
 
 
 class UsageError(HalleError):
@@ -40,6 +44,12 @@ class DivergedError(HalleError):
     """Training produced losses or gradients that are not finite."""
 
     exit_code = 5
+
+
+class MemoryFullError(HalleError):
+    """A batch does not fit into the memory of a device."""
+
+    exit_code = 4
 
 
 class LockedError(HalleError):

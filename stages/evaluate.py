@@ -165,20 +165,20 @@ def plan(config: EvalConfig) -> dict:
     """Check the inputs and say what would be scored and written."""
     if config.export_tasks:
         test_set = open_test_set(config)
-        return {"reads": {"set": str(test_set.folder)}, "writes": [config.export_tasks]}
+        return {"reads": {"set": test_set.folder.as_posix()}, "writes": [config.export_tasks]}
     job = prepare(config)
     check_output("eval", job.config, job.parents)
     opinions_of(job)  # refuses answers that cannot be used
     refused = Counter(case.refused for case in job.cases if case.refused)
     return {
-        "reads": {"set": str(job.test_set.folder), "split": job.test_set.split, "only": list(config.only),
+        "reads": {"set": job.test_set.folder.as_posix(), "split": job.test_set.split, "only": list(config.only),
                   "systems": [source.what for source in job.sources]},
         "setting": f"{config.setting}: {setting_in_words(config)}",
         "utterances": len(job.cases),
         "seeds": config.seeds,
         "refused": dict(refused),
         "metrics": [metric.name for metric in job.metrics],
-        "writes": [str(job.out / name) for name in (SCORES, ITEMS, REPORT, *TABLES,
+        "writes": [(job.out / name).as_posix() for name in (SCORES, ITEMS, REPORT, *TABLES,
                                                     *([PAGE] if config.listening_test else ()))],
     }
 
@@ -219,9 +219,9 @@ def result(job: Job, scores: dict) -> dict:
         opinions = scores.get("listening", {}).get("systems", {}).get(name, {})
         systems[name] = told | {label: opinion_in_words(opinions[score]) for score, label in OPINIONS.items()
                                 if score in opinions} | without
-    page = {"listening_test": str(job.out / PAGE)} if job.config.listening_test else {}
+    page = {"listening_test": (job.out / PAGE).as_posix()} if job.config.listening_test else {}
     files = {source.name: source.files for source in job.sources if source.files}
     return page | ({"files": files} if files else {}) | {
-        "report": str(job.out / REPORT), "scores": str(job.out / SCORES), "setting": scores["setting"],
+        "report": (job.out / REPORT).as_posix(), "scores": (job.out / SCORES).as_posix(), "setting": scores["setting"],
         "utterances": scores["set"]["evaluated"], "refused": sum(scores["refused"].values()),
         "not_measured": not_measured(scores), "systems": systems}

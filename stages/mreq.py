@@ -26,7 +26,10 @@ from stages.data.read_ahead import CropReader
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech, require_transcriber
+from stages.planning.codecs import mreq_workload
+from stages.planning.cost import planned_cost
 from stages.reports.run import update_report
+from stages.training.largest_batch import LargestBatch, largest_crops
 from stages.training.loop import Run, check_run, train_once
 
 STAGE = "mreq"
@@ -57,36 +60,32 @@ def run(config: MReQConfig) -> dict:
     result, _ = train_once(process, STAGE, config, inputs.parents, lambda: MReQTask(config, inputs, process),
                            lambda checkpoint: export_codec(load_codec(checkpoint), export), update_report)
     return {
-        "run": config.out,
-        "codec": export.as_posix(),
-        "checkpoint": result.checkpoint.as_posix(),
-        "steps": result.step,
-        **rates,
+        "run": config.out, "codec": export.as_posix(), "checkpoint": result.checkpoint.as_posix(),
+        "steps": result.step, **rates,
         **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
         **{name: round(value, 5) for name, value in result.measures.items() if name.startswith("probe.")},
     }  # fmt: skip
 
 
-def plan(config: MReQConfig) -> dict:
-    """Check the inputs and return what would be read, built and written."""
+def plan(config: MReQConfig, probe: bool = False) -> dict:
+    """Check the inputs and return what would be read, built and written, and an estimate, or a probe, of its cost."""
     inputs = _open(config)
     config = inputs.config
     check_run(STAGE, config, inputs.parents)
     require_transcriber(config.training)
     student = _student(config, inputs.teacher)
     return {
-        "teacher": config.teacher,
-        "data": config.data,
-        "train_utterances": len(inputs.crops),
-        "validation_utterances": len(inputs.held_out),
+        "teacher": config.teacher, "data": config.data,
+        "train_utterances": len(inputs.crops), "validation_utterances": len(inputs.held_out),
         "too_short_utterances": inputs.crops.num_left_out,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
         **_check_bit_rate(student, inputs.teacher),
         "blocks": describe_blocks(config.mrvq.blocks, _latent_rate(inputs.teacher)),
         "streams": {spec.name: f"{spec.num_codebooks} x {spec.frame_rate:g} Hz" for spec in student.transmitted},
         "distillation_pairs": [list(pair) for pair in config.mrvq.fld_pairs],
-        "steps": config.training.steps,
-        "writes": [config.out, (Path(config.out) / EXPORT).as_posix()],
+        "steps": config.training.steps, "writes": [config.out, (Path(config.out) / EXPORT).as_posix()],
+        **planned_cost(config, mreq_workload(config, student, inputs.teacher, inputs.crops.crop_samples),
+                       probe and (lambda own, process: MReQTask(own, inputs, process))),
     }
 
 
@@ -173,6 +172,9 @@ class MReQTask:
         parts = [self.codec.encode_latents(part.to(run.device)) for part in self.inputs.crops.batches(0, num_crops)]
         self.codec.mrvq.initialise(torch.cat(parts), self.config.init_codebooks, self.config.seed, _ranks(run))
         log.info("codebooks of %d blocks start from %d crops", self.config.mrvq.num_blocks, num_crops)
+
+    def largest_batch(self, run: Run) -> LargestBatch:
+        return largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
 
     def batch(self, step: int, micro: int, run: Run) -> Tensor:
         return self.reader.batch(step, micro).to(run.device, non_blocking=True)

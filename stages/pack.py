@@ -119,14 +119,15 @@ def pack(codec: str, ar: str | None, nar: str | None, target: Path, half: bool, 
     shipment = prepare_codec(codec, half)
     if ar is None:
         shipment.save(target)
-        told = {"codec": str(target), "fingerprint": shipment.fingerprint, **shipment.describe()}
+        told = {"codec": target.as_posix(), "fingerprint": shipment.fingerprint, **shipment.describe()}
     else:
-        models = load_checkpoint(ar, "ar"), load_checkpoint(nar, "nar")
+        models = [_apart_from(target, load_checkpoint(path, kind)) for path, kind in ((ar, "ar"), (nar, "nar"))]
         _check_precision(shipment, *models)
         described = _write_model(target, shipment, *(map(_rounded, models) if half else models), about)
-        told = {"model": str(target), **{key: described[key] for key in ("system", "bits_per_second", "parameters")},
+        told = {"model": target.as_posix(),
+                **{key: described[key] for key in ("system", "bits_per_second", "parameters")},
                 "license": described.get("license", "unknown; --license names it"),
-                "card": str(target / next(file for file in CARD_FILES if (target / file).is_file()))}
+                "card": (target / next(file for file in CARD_FILES if (target / file).is_file())).as_posix()}
     return told | {"megabytes": round(sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6, 1)}
 
 
@@ -141,6 +142,13 @@ def prepare_codec(path: str, half: bool) -> Shipment:
     if fingerprint != given:
         parents = parents | {FULL_PRECISION: given}
     return Shipment(codec, tensors, parents, fingerprint, given)
+
+
+def _apart_from(target: Path, part: Checkpoint) -> Checkpoint:
+    """Copy tensors that are mapped from a file below `target`, which is going to be replaced: Windows refuses to."""
+    if target.resolve() not in part.folder.resolve().parents:
+        return part
+    return replace(part, tensors={name: tensor.clone() for name, tensor in part.tensors.items()})
 
 
 def _parents_of(path: str) -> dict[str, str]:

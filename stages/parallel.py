@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import TypeVar
+
+from stages.signals import ignore_interrupts, signal_name
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -84,8 +85,7 @@ class CrashError(Exception):
     """A process that ended before it answered; `signal` is what killed it, 0 if it ended by itself."""
 
     def __init__(self, number: int):
-        names = {known.value: known.name for known in signal.Signals}
-        super().__init__(names.get(number, f"signal {number}") if number else "it ended without an answer")
+        super().__init__(signal_name(number) if number else "it ended without an answer")
         self.signal = number
 
 
@@ -116,7 +116,7 @@ def _answer(sender: multiprocessing.connection.Connection, function: Callable, i
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+    ignore_interrupts()  # the parent stops the pool
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

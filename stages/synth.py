@@ -62,7 +62,7 @@ def plan(config: SynthConfig) -> dict:
     info = audio_info(_prompt_path(config))
     return {"reads": {**parts, "prompt": f"{config.prompt} ({info.duration:.1f} s)",
                       "text": f"{len(text.split())} words"},
-            "writes": [str(file) for file in output_files(out, out.with_suffix(".json"), config)]}
+            "writes": [file.as_posix() for file in output_files(out, out.with_suffix(".json"), config)]}
 
 
 def open_pipeline(config: SynthConfig) -> SpeechPipeline:
@@ -95,7 +95,8 @@ def speak_one(config: SynthConfig) -> dict:
         raise UnfinishedSpeechError(
             f"wrote `{out}`, {speech.seconds:.1f} s, but the text is not finished: {why_it_stopped(speech, config)}",
             "raise --max-seconds, shorten the text, or accept it with --allow-unfinished")
-    return {"speech": str(out), "report": str(out.with_suffix(".json")), "seconds": round(speech.seconds, 2),
+    return {"speech": out.as_posix(), "report": out.with_suffix(".json").as_posix(),
+            "seconds": round(speech.seconds, 2),
             "passes": report["passes"], "stopped": report["stopped"], "real_time_factor": report["real_time_factor"],
             **in_short(report)}
 
@@ -184,7 +185,7 @@ def plan_many(config: SynthConfig, parts: dict[str, str]) -> dict:
     known = known_rows(config, items, complete=False, mend=False)
     return {"reads": {**parts, "texts": len(items), "words": sum(len(item.text.split()) for item in items)},
             "done": len(known), "rejected": {item.id: item.problem for item in items if item.problem},
-            "writes": [str(Path(config.out) / name) for name in ("manifest.jsonl", ITEMS, REJECTED)],
+            "writes": [(Path(config.out) / name).as_posix() for name in ("manifest.jsonl", ITEMS, REJECTED)],
             "audio": f"{config.out}/ID.{config.audio_format}"}
 
 

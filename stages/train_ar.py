@@ -24,9 +24,12 @@ from stages.errors import UsageError
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
+from stages.planning.cost import planned_cost
+from stages.planning.language_models import ar_workload
 from stages.randomness import derive_seed
 from stages.reports.run import update_report
 from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice, planned_speech
+from stages.training.largest_batch import LargestBatch, smaller_batch, utterances_in_words
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 from stages.training.processes import pick_device
@@ -56,8 +59,8 @@ def run(config: TrainARConfig) -> dict:
     }
 
 
-def plan(config: TrainARConfig) -> dict:
-    """Check the inputs and return what would be read, built and written."""
+def plan(config: TrainARConfig, probe: bool = False) -> dict:
+    """Check the inputs and return what would be read, built and written, and an estimate, or a probe, of its cost."""
     config = keep_architecture(config, "ar")
     data, init, parents = _open(config)
     check_run(STAGE, config, parents)
@@ -74,6 +77,9 @@ def plan(config: TrainARConfig) -> dict:
         "steps": config.training.steps,
         "batches_an_epoch": len(_batch_plan(config, data)),
         "writes": config.out,
+        **planned_cost(config, ar_workload(model.config, config.training, data, _batch_plan(config, data)),
+                       probe and (lambda own, process: ARTask(own, data, init, parents, None,
+                                                              _align(own, data, process)))),
     }
 
 
@@ -135,6 +141,12 @@ class ARTask:
         batch = self._whole(self.data.validation[:UTTERANCES]).to(run.device)
         checks = ar_checks(self.model, batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
         run.processes.on_main(partial(require_parity, checks, log))
+
+    def largest_batch(self, run: Run) -> LargestBatch:
+        items, width = self.plan.largest()
+        own, counted = rank_slice(items, run.rank, run.world_size)
+        return LargestBatch(lambda: (self._whole(self.data.train[own], 1).to(run.device), counted), 1,
+                            utterances_in_words(len(own), width), smaller_batch(self.config.training))
 
     def batch(self, step: int, micro: int, run: Run) -> tuple[ARBatch, bool]:
         """Return this process's utterances of the global batch, and whether they count."""

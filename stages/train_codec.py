@@ -31,8 +31,11 @@ from stages.data.starting_model import FROM_SCRATCH
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech, require_transcriber
+from stages.planning.codecs import codec_workload
+from stages.planning.cost import planned_cost
 from stages.reports.run import update_report
 from stages.speech.ssl import AlignedFeatures, load_hubert
+from stages.training.largest_batch import LargestBatch, largest_crops
 from stages.training.loop import Run, check_run, train_once
 
 STAGE = "train-codec"
@@ -68,8 +71,8 @@ def run(config: TrainCodecConfig) -> dict:
     }  # fmt: skip
 
 
-def plan(config: TrainCodecConfig) -> dict:
-    """Check the inputs and return what would be read, built and written."""
+def plan(config: TrainCodecConfig, probe: bool = False) -> dict:
+    """Check the inputs and return what would be read, built and written, and an estimate, or a probe, of its cost."""
     inputs = _open(config)
     check_run(STAGE, config, inputs.parents)
     require_transcriber(config.training)
@@ -85,6 +88,8 @@ def plan(config: TrainCodecConfig) -> dict:
         "frame_rate": config.codec.autoencoder.frame_rate,
         "steps": config.training.steps,
         "writes": [config.out, (Path(config.out) / f"{config.codec.arch}.pt").as_posix()],
+        **planned_cost(config, codec_workload(config, inputs.crops.crop_samples),
+                       probe and (lambda own, process: CodecTask(own, inputs, process))),
     }
 
 
@@ -159,15 +164,18 @@ class CodecTask:
     def prepare(self, run: Run) -> None:
         """Nothing: the codebooks start when `quantizer_start_step` is over."""
 
+    def largest_batch(self, run: Run) -> LargestBatch:
+        return largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
+
     def batch(self, step: int, micro: int, run: Run) -> Tensor:
         return self.reader.batch(step, micro).to(run.device, non_blocking=True)
 
     def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
         ranks = _ranks(run)
         quantized = run.step > self.config.quantizer_start_step
-        if quantized and not self.started and not self.codec.quantizer.initialised:
+        if quantized and not (self.started or run.trying or self.codec.quantizer.initialised):
             self.start_codebooks(run)
-        self.started = quantized
+        self.started = quantized and not run.trying
         with run.autocast():
             latents = self.codec.encode_latents(batch)
             output = self.codec.quantizer(latents, ranks) if quantized else None

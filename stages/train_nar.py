@@ -25,6 +25,8 @@ from stages.lm.nar import NARModel
 from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
 from stages.lm.transformer import valid_positions
+from stages.planning.cost import planned_cost
+from stages.planning.language_models import nar_workload
 from stages.reports.run import update_report
 from stages.synthesis.training_samples import (
     FROM_TRUE_LOWEST,
@@ -34,6 +36,7 @@ from stages.synthesis.training_samples import (
     streams_of,
     windows_of,
 )
+from stages.training.largest_batch import LargestBatch, smaller_batch, utterances_in_words
 from stages.training.loop import Run, check_run, train_once
 from stages.training.optim import parameter_groups
 from stages.training.processes import pick_device
@@ -63,8 +66,8 @@ def run(config: TrainNARConfig) -> dict:
     }
 
 
-def plan(config: TrainNARConfig) -> dict:
-    """Check the inputs and return what would be read, built and written."""
+def plan(config: TrainNARConfig, probe: bool = False) -> dict:
+    """Check the inputs and return what would be read, built and written, and an estimate, or a probe, of its cost."""
     config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     check_run(STAGE, config, parents)
@@ -83,6 +86,9 @@ def plan(config: TrainNARConfig) -> dict:
         "steps": config.training.steps,
         "batches_an_epoch": len(_batch_plan(config, data, codec)),
         "writes": config.out,
+        **planned_cost(config, nar_workload(model.config, config.training, data, _batch_plan(config, data, codec),
+                                            codec, _clip_rule(config, data, codec)),
+                       probe and (lambda own, process: NARTask(own, data, codec.to(process.device), init, parents))),
     }
 
 
@@ -182,6 +188,16 @@ class NARTask:
         std, mean = torch.std_mean(torch.cat(values).double(), dim=0)
         self.model.set_input_statistics(mean, std)
 
+    def largest_batch(self, run: Run) -> LargestBatch:
+        """Return the batch of the longest utterances, each with a prompt."""
+        items, width = self.plan.largest()
+        own, counted = rank_slice(items, run.rank, run.world_size)
+
+        def make() -> tuple[NARBatch, bool]:
+            return self._make(self.data.train[own], "largest", self.rule.with_prompts()).to(run.device), counted
+
+        return LargestBatch(make, 1, utterances_in_words(len(own), width), smaller_batch(self.config.training))
+
     def batch(self, step: int, micro: int, run: Run) -> tuple[NARBatch, bool]:
         """Return this process's clips of the global batch, and whether they count."""
         number = (step - 1) * self.config.training.accumulation + micro
@@ -231,18 +247,13 @@ class NARTask:
         }
         return "nar", architecture, self.parents
 
-    def _make(self, items, step: int | str) -> NARBatch:
+    def _make(self, items, step: int | str, rule: ClipRule | None = None) -> NARBatch:
         levels = self.codec.hierarchy.num_levels
-        return nar_batch(self.data, items, self.codec.hop_length, self.rule, levels, self.config.seed, step,
+        return nar_batch(self.data, items, self.codec.hop_length, rule or self.rule, levels, self.config.seed, step,
                          self.places)  # fmt: skip
 
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
         inputs = level_inputs(batch, self.codec.hierarchy)
         with run.autocast():
-            return self.model.loss(
-                lengths=batch.lengths,
-                text=batch.text,
-                text_lengths=batch.text_lengths,
-                prompt_lengths=batch.prompt_lengths,
-                **inputs,
-            )
+            return self.model.loss(lengths=batch.lengths, text=batch.text, text_lengths=batch.text_lengths,
+                                   prompt_lengths=batch.prompt_lengths, **inputs)  # fmt: skip

@@ -96,3 +96,11 @@ def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
         fetch_model.cache_clear()
         yield running
     fetch_model.cache_clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warnings_of_encodings_stay_here():
+    """This interpreter has read the variable; processes that tests start shall not tell of other people's code."""
+    import os
+
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)

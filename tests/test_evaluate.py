@@ -496,7 +496,8 @@ def test_the_command_compares_the_codecs_that_it_is_given(tmp_path, codec_file):
                "--codec", "mreq.pt", "--only", "speaker=ann", "--only", "split=test",
                "--dry-run", "--json"]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
     assert plan["reads"]["only"] == ["speaker=ann", "split=test"] and plan["utterances"] == 2
@@ -505,7 +506,7 @@ def test_the_command_compares_the_codecs_that_it_is_given(tmp_path, codec_file):
     assert hierarchy == "codec mreq.pt: 0.576 kbit/s, codebooks 2 x 24 Hz + 2 x 48 Hz"
     assert plan["setting"].startswith("reconstruction") and plan["writes"][0].startswith("eval/set-reconstruction")
     refused = subprocess.run([*command, "--setting", "continuation"], cwd=tmp_path, env=environment,
-                             capture_output=True, text=True, check=False)
+                             capture_output=True, text=True, encoding="utf-8", check=False)
     assert refused.returncode == 2 and "--reconstruct" in refused.stderr
 
 

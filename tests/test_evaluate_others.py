@@ -71,7 +71,7 @@ def test_five_foreign_files_are_scored_without_a_manifest(tmp_path, five):
 def test_the_command_takes_foreign_audio_alone(five):
     command = [sys.executable, "-m", "halle_cli", "eval", "--hypotheses", five.name, "--dry-run", "--json"]
     done = subprocess.run(command, cwd=five.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-                          text=True, check=False)
+                          text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
     assert plan["utterances"] == 5 and plan["writes"][0] == "eval/five/scores.json"

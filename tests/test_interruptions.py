@@ -36,7 +36,7 @@ def interrupt_at(monkeypatch, step: int, number: int):
     def begin_and_interrupt(self, current: int) -> None:
         begin_step(self, current)
         if current == step:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(loop.Run, "begin_step", begin_and_interrupt)
 

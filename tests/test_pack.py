@@ -199,7 +199,7 @@ def test_the_command_ships_a_codec_and_says_how_to_go_on(tmp_path):
     save_codec(tmp_path / "full", tiny_codec("valle"))
     command = [sys.executable, "-m", "halle_cli", "pack", "--codec", tmp_path / "full", "--half", "--out",
                tmp_path / "half"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert f"next: halle tokenize --codec {tmp_path / 'half'}" in done.stderr
     assert load_checkpoint(tmp_path / "half", "codec").fingerprint[:12] in done.stdout

@@ -93,7 +93,7 @@ if __name__ == "__main__":
     (tmp_path / "parent.py").write_text(program, encoding="utf-8")
     root = str(Path(__file__).parent.parent)
     parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, "PYTHONPATH": root})
+                              encoding="utf-8", env={**os.environ, "PYTHONPATH": root})
     pids = {int(parent.stdout.readline()) for _ in range(2)}
     workers = [psutil.Process(pid) for pid in pids]
     parent.kill()

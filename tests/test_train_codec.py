@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 
 import pytest
@@ -169,7 +168,7 @@ def test_a_run_stopped_before_its_codebooks_start_is_no_codec_yet_and_goes_on_bi
 
     def stopping(task, step, micro, run):
         if (step, micro) == (2, 0):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return batch(task, step, micro, run)
 
     with monkeypatch.context() as patched, pytest.raises(InterruptedRunError):

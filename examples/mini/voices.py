@@ -104,7 +104,7 @@ def say(voice: Voice, sentence: str) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="mini-") as folder:
         wav = Path(folder, "sentence.wav")
         command = ["flite", "-voice", voice.base, *_settings(voice), "-t", sentence, "-o", str(wav)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
         if done.returncode:
             raise UsageError(f"flite could not say `{sentence}`: {done.stderr.strip() or done.returncode}",
                              f"`flite -lv` should list `{voice.base}`")

@@ -84,6 +84,11 @@ class Utterances(Sequence[Utterance]):
         return Utterances(self._rows, self._numbers[codes[self._numbers] == code])
 
     @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that rows of the manifest name."""
+        return self._rows.index.split_names
+
+    @property
     def durations(self) -> np.ndarray:
         """Seconds of every utterance, float64."""
         return self._rows.index.durations[self._numbers]

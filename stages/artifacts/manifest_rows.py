@@ -19,15 +19,16 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN = 5  # problems
 
 
-def index_rows(content: Path, manifest: Path) -> ManifestIndex:
+def index_rows(content: Path, manifest: Path, shown: int = _SHOWN) -> ManifestIndex:
     """Read and check all rows in `content`, which is, or will be, the file `manifest`.
 
-    Raises `UsageError` with all that is wrong: bytes that are not text, or else lines that are no JSON objects, or else
-    fields of rows. A byte order mark, CRLF and empty lines are accepted. The fingerprint is that of the list of rows.
+    Raises `UsageError` with all that is wrong, of which it words `shown` problems: bytes that are not text, or else
+    lines that are no JSON objects, or else fields of rows. A byte order mark, CRLF and empty lines are accepted. The
+    fingerprint is that of the list of rows.
     """
     builder, numbers, size = IndexBuilder(), array("I"), 0
     everything, said = hashlib.sha256(), hashlib.sha256(b"[")
-    not_json, problems, number = _Problems(), _Problems(), 0
+    not_json, problems, number = _Problems(shown), _Problems(shown), 0
     for line_number, line in _lines(content):
         everything.update(line)
         row = _row(line, line_number, manifest, not_json)
@@ -140,15 +141,17 @@ def _repeated(index: ManifestIndex, content: Path) -> Iterator[tuple[int, str]]:
 class _Problems:
     """What is wrong in which row: the first ones in order, and how many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: int) -> None:
         self._found: list[tuple[int, str]] = []
-        self._count = 0
+        self._count, self._shown = 0, shown
 
     def add(self, number: int, problem: str) -> None:
         self._count += 1
-        self._found = sorted([*self._found, (number, problem)])[:_SHOWN]
+        self._found = sorted([*self._found, (number, problem)])[:self._shown]
 
     def raise_any(self, beginning: str, hint: str) -> None:
         if self._count:
-            more = f"; and {self._count - _SHOWN} more" if self._count > _SHOWN else ""
-            raise UsageError(beginning + "; ".join(problem for _, problem in self._found) + more, hint)
+            said = [problem for _, problem in self._found]
+            more = [f"and {self._count - len(said)} more"] if self._count > len(said) else []
+            raise UsageError(beginning + "; ".join(said + more), hint,
+                             tuple(beginning + problem for problem in said) + tuple(more))

@@ -225,7 +225,8 @@ def verify_checksums(folder: str | Path) -> None:
         elif sha256_file(file) != expected["sha256"]:
             problems.append(f"`{file}` is damaged: its sha256 differs")
     if problems:
-        raise StorageError("; ".join(problems[:5]) + _and_more(problems, 5), "make it again, or restore it from a copy")
+        raise StorageError("; ".join(problems[:5]) + _and_more(problems, 5), "make it again, or restore it from a copy",
+                           tuple(problems))
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -45,6 +45,7 @@ class TrainingConfig(Settings):
     accumulation: int = Field(1, ge=1, description="micro-batches a step")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="moving average of the weights that are exported")
     precision: Literal["fp32", "bf16"] = "fp32"
+    try_largest_batch: bool = running(True, description="before step 1, so that too little memory shows at once")
     log_every: int = running(10, ge=1)
     validate_every: int = running(1000, ge=1)
     validation_items: int = running(16, ge=1)

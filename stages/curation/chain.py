@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from concurrent.futures.process import BrokenProcessPool
 
 from stages.config.stage_configs import CurateConfig
@@ -23,6 +22,7 @@ from stages.curation.work import Head, Job, WorkFolder, do_job, keep_result
 from stages.errors import HalleError, MissingModelError, UsageError
 from stages.parallel import CrashError, Workers, run_alone
 from stages.progress import Progress
+from stages.signals import ENDING
 
 log = logging.getLogger("halle.curate")
 
@@ -97,7 +97,7 @@ def _try_alone(step: Step, jobs: list[Job], work: WorkFolder, is_first: bool) ->
             heads.append(run_alone(do_job, job))
             work.learn(step, job.recording, heads[-1])
         except CrashError as error:
-            if error.signal in (0, signal.SIGKILL, signal.SIGTERM):
+            if error.signal in (0, *ENDING):
                 raise HalleError(f"a process of step `{step.name}` was killed, perhaps for want of memory",
                                  "run the same command again with fewer at once: -O workers=1") from error
             crashes.append((job, f"step `{step.name}` died of it ({error})"))

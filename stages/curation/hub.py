@@ -45,7 +45,7 @@ def _load_folder(folder: Path) -> dict[str, Any]:
             raise UsageError(f"expected a dataset saved to disk or parquet files in `{folder}`")
         loaded = {}
         for split in dict.fromkeys(_split_of(file) for file in files):
-            chosen = [str(file) for file in files if _split_of(file) == split]
+            chosen = [file.as_posix() for file in files if _split_of(file) == split]
             loaded[split] = datasets.Dataset.from_parquet(chosen)
     return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
 

@@ -51,6 +51,16 @@ class BatchPlan:
         bucket, part = self._batches[self._order[index]]
         return self._parts[bucket][part]
 
+    def largest(self) -> tuple[np.ndarray, int]:
+        """Return the items of a batch of the most tokens, the longest ones, and how many tokens each is padded to."""
+        bucket = max(self._buckets, key=lambda found: (found.most_items * found.width, found.width))
+        return np.concatenate([items for items, _ in bucket.groups])[-bucket.most_items :], bucket.width
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of an average batch when every item is padded to the longest of its bucket."""
+        return sum(bucket.num_held * bucket.width for bucket in self._buckets) / len(self)
+
     def _shuffle(self, epoch: int) -> None:
         random = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
         self._order = random.permutation(len(self))
@@ -63,14 +73,28 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Items of similar lengths, `capacity` a batch. Of each group an epoch holds `quota` items."""
+    """Items of similar lengths, `capacity` a batch. Of each group an epoch holds `quota` items.
+
+    `width` are the tokens of one item, padded as for all of them. Items of a group are sorted by length.
+    """
 
     groups: tuple[tuple[np.ndarray, int], ...]  # (items of one share, quota)
     capacity: int
+    width: int
+
+    @property
+    def num_held(self) -> int:
+        """Items of an epoch."""
+        return sum(quota for _, quota in self.groups)
 
     @property
     def num_batches(self) -> int:
-        return -(-sum(quota for _, quota in self.groups) // self.capacity)
+        return -(-self.num_held // self.capacity)
+
+    @property
+    def most_items(self) -> int:
+        """Items of a batch, which are evenly divided among the batches."""
+        return -(-self.num_held // self.num_batches)
 
     def held(self, epoch: int, seed: int) -> np.ndarray:
         """Return the items of an epoch."""
@@ -102,9 +126,10 @@ def _cut_buckets(lengths: np.ndarray, shares: np.ndarray, batch_tokens: int) -> 
             first = stop
     if len(groups) > 1 and held[groups[-1]].sum() < batch_tokens:
         groups[-2:] = [np.concatenate(groups[-2:])]
+    widths = [int(lengths[group].max(axis=0).sum()) for group in groups]
     return [
-        Bucket(_by_share(group, shares[group]), max(1, batch_tokens // int(lengths[group].max(axis=0).sum())))
-        for group in groups
+        Bucket(_by_share(group, shares[group]), max(1, batch_tokens // width), width)
+        for group, width in zip(groups, widths, strict=True)
     ]
 
 

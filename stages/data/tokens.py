@@ -51,6 +51,11 @@ class TokenData:
         """Return the tokens (`text`) or frames (a stream's name) of the longest training utterance."""
         return int(self.store.lengths(name)[self.train].max())
 
+    def train_seconds(self) -> float:
+        """Return the seconds of speech that an epoch hears."""
+        rows = self.store.rows
+        return float(np.dot([rows[index]["duration"] for index in self.train], self.shares))
+
     def parents(self) -> dict[str, str]:
         """Return the fingerprints that a model trained on these stores records."""
         return {
@@ -173,6 +178,10 @@ class ClipRule:
     @property
     def longest_prompt(self) -> int:
         return max(1, self.prompt // self.unit) * self.unit
+
+    def with_prompts(self) -> ClipRule:
+        """Return the rule that gives a prompt to every clip whose utterance is long enough."""
+        return replace(self, no_prompt_probability=0.0)
 
     def choose(self, num_frames: int, random: Random) -> Clip:
         """Return a random clip of an utterance, and a random prompt outside it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import signal
 import subprocess
 import sys
 import warnings
@@ -20,6 +19,7 @@ import torch
 from stages.audio.stft import mel_distance
 from stages.metrics.base import Measurement, Metric, MetricInput, not_measured
 from stages.metrics.usable_sound import sound_problem
+from stages.signals import signal_name
 
 PESQ_RATE = 16_000  # wide band
 PESQ_WINDOW_SECONDS = 30.0
@@ -102,7 +102,7 @@ def pesq_window(pair: np.ndarray) -> tuple[float | None, str]:
     except subprocess.TimeoutExpired:
         return None, f"pesq took more than {_PESQ_TIMEOUT:.0f} s"
     if done.returncode < 0:
-        return None, f"pesq crashed ({signal.Signals(-done.returncode).name})"
+        return None, f"pesq crashed ({signal_name(-done.returncode)})"
     try:
         answer = json.loads(done.stdout)
     except ValueError:

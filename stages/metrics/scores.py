@@ -36,7 +36,7 @@ def scores_of(
         "format_version": FORMAT_VERSION,
         "setting": config.setting,
         "setting_in_words": setting_in_words(config),
-        "set": {"name": test_set.name, "path": str(test_set.folder), "split": test_set.split,
+        "set": {"name": test_set.name, "path": test_set.folder.as_posix(), "split": test_set.split,
                 "only": list(config.only), "seconds": config.recording_seconds,
                 "utterances": len(test_set.cases), "evaluated": len(utterances),
                 "fingerprint": test_set.fingerprint},

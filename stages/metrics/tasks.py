@@ -43,7 +43,8 @@ def export_tasks(folder: Path, cases: Sequence[Case], config: EvalConfig) -> dic
     write_text(folder / "meta.lst", "".join(map(_bar_line, tasks)))
     write_jsonl(folder / TASKS, tasks)
     return {"tasks": len(tasks), "without_prompt": sum("prompt" not in task for task in tasks),
-            "refused": dict(refused), "writes": [str(folder / name) for name in (TASKS, "tasks.tsv", "meta.lst")]}
+            "refused": dict(refused),
+            "writes": [(folder / name).as_posix() for name in (TASKS, "tasks.tsv", "meta.lst")]}
 
 
 def _write_task(folder: Path, case: Case, config: EvalConfig) -> dict:

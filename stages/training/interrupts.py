@@ -1,12 +1,12 @@
-"""Signals become a request to stop after the current step. The only module that installs signal handlers."""
+"""Signals become a request to stop after the current step."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from stages.signals import caught
 
 
 @dataclass
@@ -18,20 +18,13 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM while the body runs; a second one interrupts at once."""
+    """Catch SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) while the body runs; a second interrupts at once."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
 
-    def on_signal(number: int, frame: object) -> None:
+    def on_signal(number: int) -> None:
         if request.signal_number:
             raise KeyboardInterrupt
         request.signal_number = number
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with caught(on_signal):
         yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -36,6 +36,7 @@ from stages.errors import DivergedError, InterruptedRunError
 from stages.progress import Progress
 from stages.randomness import derive_seed
 from stages.training.interrupts import stop_on_signals
+from stages.training.largest_batch import memory_told, try_largest_batch
 from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
 from stages.training.processes import Processes
 from stages.training.records import Records, Report, open_records
@@ -94,6 +95,7 @@ class Run:
         self.device = self.processes.device
         self.rank, self.world_size = self.processes.rank, self.processes.world_size
         self.step = 0
+        self.trying = False  # a batch that will be forgotten
         self.generator = torch.Generator()
 
     @property
@@ -169,7 +171,8 @@ def train_once(run: Run, stage: str, config: RunConfig, parents: dict[str, str],
         if result is not None:
             return result, None
         task = make_task()
-        result = train(task, run, output, report)
+        with memory_told(task, run):
+            result = train(task, run, output, report)
         if run.is_main:
             if export is not None:
                 export(result.checkpoint)
@@ -198,6 +201,8 @@ class _Trainer:
                 self.run.begin_step(0)
                 self.task.prepare(self.run)
                 self._restart_average()
+            if step < self.settings.steps:
+                try_largest_batch(self.task, self.run)
             window = _LossWindow()
             while step < self.settings.steps:
                 step += 1

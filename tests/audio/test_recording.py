@@ -70,6 +70,7 @@ def test_a_file_that_is_no_audio_is_refused_when_it_is_opened(tmp_path):
         open_recording(tmp_path / "page.wav")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is in other units elsewhere")
 def test_an_hour_is_read_in_little_memory(tmp_path):
     path = tmp_path / "hour.flac"
     with soundfile.SoundFile(path, "w", 16_000, 2, "PCM_16") as sound:
@@ -82,7 +83,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 seconds = sum(len(block) for _, block in open_recording(sys.argv[1]).blocks(30.0, 8000)) / 8000
 print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, encoding="utf-8",
+                          check=True)
     seconds, megabytes = done.stdout.split()
     assert float(seconds) == 3600.0
     assert int(megabytes) < 60  # the hour alone would be 115 MB as float32 at 8 kHz

@@ -182,7 +182,7 @@ class Aligner:
 
 def _phones(word: str) -> str:
     said = subprocess.run(["flite", "-voice", "slt", "-ps", "-t", word, "-o", "none"], check=True,
-                          capture_output=True, text=True).stdout.split()
+                          capture_output=True, text=True, encoding="utf-8").stdout.split()
     return " ".join(phone.upper().replace("AX", "AH") for phone in said if phone != "pau")
 
 

@@ -92,7 +92,7 @@ def measure_memory(quick: bool, seconds: float, precision: str) -> None:
         write_model(Path(folder), QUICK if quick else Sizes())
         gc.collect()
         command = [sys.executable, __file__, "--peak", folder, "--seconds", str(seconds), "--precision", precision]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True)
     peak, weights = map(float, result.stdout.split()[-2:])
     print(f"peak memory of loading and speaking {seconds:g} s, {precision}, beyond imports: {peak / 2**20:.0f} MiB, "
           f"{peak / weights:.2f} times the weights ({weights / 2**20:.0f} MiB)   (at most 1.3)")

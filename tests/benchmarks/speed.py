@@ -117,7 +117,8 @@ def compare_memory() -> None:
     """A process for each side, so that neither finds what the other has left."""
     print(f"peak memory added by encode + decode of {MEMORY_SECONDS:g} s")
     for side in ("encodec", "ours"):
-        result = subprocess.run([sys.executable, __file__, "--peak", side], capture_output=True, text=True, check=True)
+        result = subprocess.run([sys.executable, __file__, "--peak", side], capture_output=True, text=True,
+                                encoding="utf-8", check=True)
         print(f"  {side:9s} {float(result.stdout):6.0f} MiB")
 
 

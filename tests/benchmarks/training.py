@@ -25,6 +25,7 @@ from stages.config.models import ARConfig, TransformerConfig
 from stages.config.stage_configs import LMTrainingConfig
 from stages.lm.ar import ARModel
 from stages.lm.training_speed import require_compiler, speed_up
+from stages.planning.machines import PEAKS, product_flops
 from stages.training.optim import gradient_norm, parameter_groups, scale_gradients
 
 TEXT_TOKENS_A_SECOND = 933 / 90  # Table 2
@@ -34,12 +35,6 @@ SIZES = {
     "single-gpu": TransformerConfig(dim=1024, num_heads=16, num_layers=16, ffn_dim=4096),
     "small": TransformerConfig(dim=512, num_heads=8, num_layers=4, ffn_dim=2048),
 }
-# dense bf16 TFLOP/s of data sheets; the first name that the card's holds
-PEAKS = {
-    "B200": 2250, "H200": 989, "GH200": 989, "H100 NVL": 835, "H100 PCIe": 756, "H100": 989, "H800": 989,
-    "A100": 312, "A800": 312, "L40S": 362, "L40": 181, "L4": 121, "RTX 6000 Ada": 364, "A10": 125,
-    "RTX 5090": 210, "RTX 4090": 165, "RTX 4080": 97, "RTX 3090": 71,
-}  # fmt: skip
 VARIANTS = {
     "plain": {}, "checkpointed": {"checkpoint_activations": True}, "compiled": {"compile": True},
     "compiled, checkpointed": {"compile": True, "checkpoint_activations": True},
@@ -90,18 +85,12 @@ def peak_flops(device: torch.device, given_tflops: float | None) -> float:
     if given_tflops is not None:
         return given_tflops * 1e12
     if device.type != "cuda":
-        return measured_matmul(device)
+        return product_flops(device)
     name = torch.cuda.get_device_name(device)
     known = next((tflops for part, tflops in PEAKS.items() if part in name), None)
     if known is None:
         raise SystemExit(f"the peak of `{name}` is not known here: give --peak-tflops")
     return known * 1e12
-
-
-def measured_matmul(device: torch.device, size: int = 1024, turns: int = 5) -> float:
-    """Return the FLOPs a second of a product of float32 matrices [size, size], the fastest of some."""
-    left, right = torch.randn(2, size, size, device=device)
-    return 2.0 * size**3 / min(timed(lambda: left @ right, device) for _ in range(turns))
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

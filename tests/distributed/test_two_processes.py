@@ -171,7 +171,8 @@ def test_a_process_that_dies_ends_the_other_which_does_not_call_it_a_bug():
     shared = {**ENVIRONMENT, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
               "LOCAL_WORLD_SIZE": "2"}
     pair = [subprocess.Popen([sys.executable, HERE / "one_dies.py"], stderr=subprocess.PIPE, text=True,
-                             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+                             encoding="utf-8", env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+                             for rank in range(2)]
     _, said = pair[0].communicate(timeout=120)
     pair[1].communicate(timeout=120)
     assert [process.returncode for process in pair] == [1, 9]

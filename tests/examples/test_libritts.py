@@ -30,7 +30,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 def commands(runs: Path, *variables: str) -> list[list[str]]:
     made = subprocess.run(
         ["make", "--no-print-directory", "-n", "-C", str(LIBRITTS), f"RUNS={runs}", "HALLE=halle", "PYTHON=python",
-         *variables], capture_output=True, text=True, check=True).stdout  # fmt: skip
+         *variables], capture_output=True, text=True, encoding="utf-8", check=True).stdout  # fmt: skip
     return [shlex.split(line.replace(str(runs), "R")) for line in made.splitlines() if not line.startswith("test ")]
 
 
@@ -66,7 +66,7 @@ def test_halle_starts_from_valle_unless_told_not_to(tmp_path: Path) -> None:
 @needs_make
 def test_without_a_corpus_the_error_says_what_to_give(tmp_path: Path) -> None:
     made = subprocess.run(["make", "-C", str(LIBRITTS), f"RUNS={tmp_path}", "HALLE=true", "PYTHON=true"],
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=True, encoding="utf-8", check=False)
     assert made.returncode and "hint: make LIBRITTS=FOLDER" in made.stderr
 
 

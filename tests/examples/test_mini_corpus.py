@@ -225,7 +225,7 @@ def test_commands_are_trained_on_and_joined_by_one_speaker(planned: list) -> Non
 def _run(*options: object, path: str | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, str(MINI / "make_corpus.py"), *map(str, options)]
     environment = None if path is None else {"PATH": path, "PYTHONPATH": str(MINI.parents[1])}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
 
 
 def test_without_flite_it_says_how_to_get_it(tmp_path: Path, wordnet: Path) -> None:

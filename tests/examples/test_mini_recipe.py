@@ -260,7 +260,7 @@ def test_the_exit_code_of_a_failure_is_passed_on_and_nothing_more_runs(runs: Pat
     command = f"{fake.removeprefix('HALLE=')} train-codec --out {runs / 'codec-spectral'}"
     mreq = f"{fake.removeprefix('HALLE=')} mreq --out {runs / 'mreq'}"
     words = [*SLICE, "--minutes", "1", "--stage", "codec", command, "--stage", "mreq", mreq]
-    finished = subprocess.run(words, capture_output=True, text=True, check=False)
+    finished = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=False)
     assert finished.returncode == 5 and "codec failed with exit code 5" in finished.stderr
     assert not (runs / "mreq").exists()
 
@@ -296,7 +296,8 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 def test_a_signal_to_all_of_a_terminals_processes_reaches_halle_once(number: int, runs: Path, fake: str) -> None:
     out = plan_steps(runs / "codec-spectral", 10_000)
     words = [*SLICE, "--minutes", "5", "--stage", "codec", f"{fake.removeprefix('HALLE=')} train-codec --out {out}"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               encoding="utf-8", start_new_session=True)
     wait_for((out / "config.json").exists, process)
     os.killpg(process.pid, number)  # as Ctrl-C does
     said, _ = process.communicate(timeout=PATIENCE)
@@ -331,7 +332,7 @@ def test_real_training_is_stopped_continued_and_followed_by_the_next_stage(tmp_p
     codec = tmp_path / "codec"
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(real_stages(tmp_path, 100_000), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env=surroundings)
+                               text=True, encoding="utf-8", env=surroundings)
     wait_for(lambda: list_checkpoints(codec), process)
     process.terminate()
     said, told = process.communicate(timeout=PATIENCE)
@@ -340,8 +341,8 @@ def test_real_training_is_stopped_continued_and_followed_by_the_next_stage(tmp_p
     assert process.returncode == 143 and "everything is saved" in told
     assert said == f"slice: codec is at step {step} of 100000; next: codec\n"
 
-    finished = subprocess.run(real_stages(tmp_path, step + 3), capture_output=True, text=True, env=surroundings,
-                              check=False)
+    finished = subprocess.run(real_stages(tmp_path, step + 3), capture_output=True, text=True,
+                              encoding="utf-8", env=surroundings, check=False)
     assert finished.returncode == 0, finished.stderr
     assert f"continuing from step {step}" in finished.stderr
     assert finished.stdout.splitlines()[-1] == (

@@ -30,7 +30,7 @@ def commands(target: str, **variables: object) -> list[list[str]]:
     """Return what make would run for `target`, as words."""
     result = subprocess.run(["make", "--no-print-directory", "-n", "-C", str(MY_VOICE), target, "HALLE=halle",
                              *(f"{name}={value}" for name, value in variables.items())],
-                            capture_output=True, text=True, check=True)  # fmt: skip
+                            capture_output=True, text=True, encoding="utf-8", check=True)  # fmt: skip
     return [shlex.split(line) for line in result.stdout.splitlines() if line.startswith("halle ")]
 
 
@@ -96,7 +96,7 @@ def test_a_model_that_is_forgotten_is_asked_for_even_when_the_tokens_are_there(t
         (tmp_path / done).mkdir()
         (tmp_path / done / "checksums.json").touch()
     made = subprocess.run(["make", "-C", str(MY_VOICE), "model", "HALLE=true", f"RUNS={tmp_path}"],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+                          capture_output=True, text=True, encoding="utf-8", check=False)  # fmt: skip
     assert made.returncode and "give MODEL=FOLDER" in made.stdout
 
 

@@ -156,6 +156,6 @@ def test_the_script_needs_no_more_of_halle_than_what_can_live_beside_nemo():
             f"try:\n    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\nexcept SystemExit:\n    pass\n"
             "heavy = {'torch', 'pydantic', 'jiwer', 'rapidfuzz', 'encodec', 'typer', 'nemo'} & set(sys.modules)\n"
             "assert not heavy, heavy")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert "output folder of halle eval" in done.stdout

@@ -58,7 +58,8 @@ def test_halle_eval_measures_with_it_as_the_page_says(tmp_path):
     command = [sys.executable, "-m", "halle_cli", "eval", "--set", "set", "--hypotheses", "system", "--out", "out",
                "--metric", NAME]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     score = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["systems"]["system"]["scores"]
     assert score["pause_share"]["value"] == pytest.approx(100 * 1.5 / 5.5) and score["pause_share"]["interval"]

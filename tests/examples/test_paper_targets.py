@@ -83,7 +83,7 @@ def commands(target: str, runs: Path, *variables: str, data: tuple[str, ...] = T
         (runs / name / "checksums.json").touch()
     result = subprocess.run(
         ["make", "--no-print-directory", "-n", "-C", str(PAPER), target, "PRESET=smoke", f"RUNS={runs}", "HALLE=halle",
-         "PYTHON=python", *variables], capture_output=True, text=True, check=True)  # fmt: skip
+         "PYTHON=python", *variables], capture_output=True, text=True, encoding="utf-8", check=True)  # fmt: skip
     return [shlex.split(line) for line in result.stdout.splitlines()]
 
 
@@ -330,5 +330,5 @@ def test_maskgct_is_scored_by_duration_from_somebody_s_audio(tmp_path: Path) -> 
     assert [Path(*after("--set", words)).name for words in lines] == ["test-30s", "test-45s", "test-60s", "test-90s"]
     assert all(after("--hypotheses", words) == ["theirs"] for words in lines)
     without = subprocess.run(["make", "-C", str(PAPER), "scores-table24", f"RUNS={tmp_path}", "HALLE=true"],
-                             capture_output=True, text=True, check=False)
+                             capture_output=True, text=True, encoding="utf-8", check=False)
     assert without.returncode and "give MASKGCT=FOLDER" in without.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 from pathlib import Path
 
 import torch
@@ -69,4 +69,4 @@ def final_bytes(out: Path) -> bytes:
 def send(number):
     """Return a function that sends this process the signal the first time it is called."""
     sent = []
-    return lambda: sent or (sent.append(number), os.kill(os.getpid(), number))
+    return lambda: sent or (sent.append(number), signal.raise_signal(number))
