@@ -2,15 +2,19 @@
 #             examples/speech (DATA=FOLDER for your own)
 # make test   environment and tests
 # make bench  speed and memory: the codec beside the encodec package, the language models beside others (long)
+# make torture KILLS=20   kills, failing disks, damage, bad files: one table (docs/torture.md); goes on where it stopped
+# make soak MINUTES=30    a training interrupted for so long ends as one that was not
 # They need nothing but Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= examples/speech
+KILLS ?= 20
+MINUTES ?= 30
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test bench lint clean
+.PHONY: env demo test bench torture soak lint clean
 
 env: $(STAMP)
 
@@ -36,6 +40,12 @@ bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/speaking_memory.py
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/manifest.py
+
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/run.py --kills $(KILLS) --out runs/torture $(if $(ONLY),--only $(ONLY))
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/soak.py --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) runs

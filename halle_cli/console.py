@@ -37,6 +37,8 @@ class Console:
         except KeyboardInterrupt:
             code, result = 130, None
             self._say("error: interrupted")
+        except OSError as error:
+            code, result = self._explain_storage(error), None
         except Exception as error:
             code, result = self._explain(error), None
         finally:
@@ -65,6 +67,16 @@ class Console:
         handler.setFormatter(_LogFormat())
         logger.handlers = [handler]
         logger.propagate = False
+
+    def _explain_storage(self, error: OSError) -> int:
+        """Say of a full or broken disk what it is, wherever it showed."""
+        from stages.artifacts.storage import storage_error
+
+        found = storage_error(error)
+        if found is None:
+            return self._explain(error)
+        self._fail(found)
+        return found.exit_code
 
     def _explain(self, error: Exception) -> int:
         """Say what an error means that no stage expected, and return the exit code."""

@@ -159,6 +159,7 @@ class MReQTask:
         recipe = adversarial_recipe(self.codec, config.losses, discriminator, config.training, process.device)
         self.objective, self.networks, self.optimizers = recipe.objective, recipe.networks, recipe.optimizers
         self.reader = CropReader.of_run(inputs.crops, config.training, process.rank, process.world_size)
+        self.utterances = self.reader.utterances
         self.speech = process.processes.on_main(partial(held_out_speech, inputs.held_out.utterances,
                                                         self.codec.sample_rate, config.training))
         self.watch = self.networks["ignored_block"] = IgnoredBlockWatch(config.ignored_block)

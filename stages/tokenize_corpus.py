@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from stages.artifacts.lock import LOCK
-from stages.artifacts.manifest import Manifest, Utterances, read_manifest
+from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.run_dir import CONFIG, LOG, PROVENANCE, Output, check_output
-from stages.artifacts.storage import read_json, write_jsonl
+from stages.artifacts.storage import is_complete, read_json, write_jsonl
 from stages.artifacts.token_store import (
     REJECTED_FILE,
     STORE_FILE,
@@ -34,7 +33,7 @@ from stages.codec.inference import for_inference
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.config.stage_configs import TokenizeConfig
 from stages.data.encoding import aligned_batches, encode_batches, read_waveforms
-from stages.data.likeness import given_tokenizer, refuse_other_codec, with_codec
+from stages.data.likeness import given_tokenizer, learned_tokenizer, refuse_other_codec, with_codec
 from stages.errors import BadInputsError, UsageError
 from stages.progress import Progress
 from stages.text.corpus import Item, Items, apply_policy
@@ -72,10 +71,11 @@ class Work:
 def run(config: TokenizeConfig) -> dict:
     """Write the token store and return its totals; a finished store is left as it is."""
     config = with_codec(config)
-    work = _read_inputs(config)
+    known = _finished_parents(config)
+    work = None if known else _read_inputs(config)
     processes = Processes(config.device, patience=timedelta(days=7))  # shards take unequal times
-    with processes.claim("tokenize", config, work.parents) as output:
-        if not output.complete:
+    with processes.claim("tokenize", config, known or work.parents) as output:
+        if work is not None and not output.complete:
             writer = TokenStoreWriter(output.path, _stream_infos(work.codec))
             processes.on_main(lambda: work.tokenizer.save(output.path / TEXT_TOKENIZER_FILE))
             write_shards(work, writer, config, processes.device, processes.rank, processes.world_size)
@@ -107,6 +107,21 @@ def plan(config: TokenizeConfig) -> dict:
 # ---- what is known before the first waveform is read
 
 
+def _finished_parents(config: TokenizeConfig) -> dict[str, str] | None:
+    """Return the parents of a finished store without a look at the texts: the same ones teach the same tokenizer."""
+    out = Path(config.out)
+    if config.restart or config.allow_change or not config.data or not (is_complete(out) and (out / CONFIG).is_file()):
+        return None
+    known, given = read_json(out / CONFIG).get("parents", {}), given_tokenizer(config)
+    tokenizer = given.fingerprint if given else known.get("text_tokenizer", "")
+    return _parents(load_codec(config.codec), read_manifest(config.data), tokenizer)
+
+
+def _parents(codec: Codec, manifest: Manifest, tokenizer: str) -> dict[str, str]:
+    return {"codec": codec_fingerprint(codec), "data": manifest.fingerprint, "text_tokenizer": tokenizer,
+            "text_normalizer": NORMALIZER_VERSION}
+
+
 def _read_inputs(config: TokenizeConfig) -> Work:
     for option, value in (("--data", config.data), ("--out", config.out)):
         if not value:
@@ -117,25 +132,12 @@ def _read_inputs(config: TokenizeConfig) -> Work:
     manifest = read_manifest(config.data)
     codec = load_codec(config.codec)
     items = Items(manifest.utterances)
-    tokenizer = given_tokenizer(config) or _learned_tokenizer(config, manifest)
+    tokenizer = given_tokenizer(config) or learned_tokenizer(config, manifest)
     items, dropped = apply_policy(items, tokenizer, config.unknown_characters)
-    parents = {"codec": codec_fingerprint(codec), "data": manifest.fingerprint,
-               "text_tokenizer": tokenizer.fingerprint, "text_normalizer": NORMALIZER_VERSION}
+    parents = _parents(codec, manifest, tokenizer.fingerprint)
     loudness = _loudness(manifest)
     refuse_other_codec(config, parents["codec"], loudness)
     return Work(manifest, items, loudness, codec, tokenizer, parents, dropped, config.shard_utterances)
-
-
-def _learned_tokenizer(config: TokenizeConfig, manifest: Manifest) -> TextTokenizer:
-    """Learn a tokenizer from the texts of split `train` (of all, where it says nothing)."""
-    texts = _usable_texts(manifest.split("train"))
-    first = next(texts, None)
-    texts = _usable_texts(manifest.utterances) if first is None else chain([first], texts)
-    return TextTokenizer.train(texts, config.text_vocab_size, config.lowercase)
-
-
-def _usable_texts(utterances: Utterances) -> Iterator[str]:
-    return (item.text for item in Items(utterances) if item.rejection is None)
 
 
 def _loudness(manifest: Manifest) -> float | None:

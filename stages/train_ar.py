@@ -150,9 +150,14 @@ class ARTask:
 
     def batch(self, step: int, micro: int, run: Run) -> tuple[ARBatch, bool]:
         """Return this process's utterances of the global batch, and whether they count."""
-        items = self.plan.items((step - 1) * self.config.training.accumulation + micro)
-        own, counted = rank_slice(items, run.rank, run.world_size)
+        own, counted = rank_slice(self.plan.items(self._number(step, micro)), run.rank, run.world_size)
         return self._whole(self.data.train[own], step).to(run.device), counted
+
+    def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
+        return self.data.ids(rank_slice(self.plan.items(self._number(step, micro)), rank, world_size)[0])
+
+    def _number(self, step: int, micro: int) -> int:
+        return (step - 1) * self.config.training.accumulation + micro
 
     def train_step(self, batch: tuple[ARBatch, bool], run: Run) -> dict[str, Tensor]:
         own, counted = batch

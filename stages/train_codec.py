@@ -157,6 +157,7 @@ class CodecTask:
             self.networks["semantic"] = self.distillation
             self.optimizers["semantic"] = codec_optimizer(self.distillation, config.training)
         self.reader = CropReader.of_run(inputs.crops, config.training, process.rank, process.world_size)
+        self.utterances = self.reader.utterances
         self.speech = process.processes.on_main(partial(held_out_speech, inputs.held_out.utterances,
                                                         self.codec.sample_rate, config.training))
         self.started = False  # asks the device only once whether the codebooks are there
@@ -175,7 +176,8 @@ class CodecTask:
         quantized = run.step > self.config.quantizer_start_step
         if quantized and not (self.started or run.trying or self.codec.quantizer.initialised):
             self.start_codebooks(run)
-        self.started = quantized and not run.trying
+        # a rollback may lead to before the start
+        self.started = not run.trying and run.step > self.config.quantizer_start_step + 1
         with run.autocast():
             latents = self.codec.encode_latents(batch)
             output = self.codec.quantizer(latents, ranks) if quantized else None

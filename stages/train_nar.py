@@ -200,9 +200,15 @@ class NARTask:
 
     def batch(self, step: int, micro: int, run: Run) -> tuple[NARBatch, bool]:
         """Return this process's clips of the global batch, and whether they count."""
-        number = (step - 1) * self.config.training.accumulation + micro
+        number = self._number(step, micro)
         own, counted = rank_slice(self.plan.items(number), run.rank, run.world_size)
         return self._make(self.data.train[own], number).to(run.device), counted
+
+    def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
+        return self.data.ids(rank_slice(self.plan.items(self._number(step, micro)), rank, world_size)[0])
+
+    def _number(self, step: int, micro: int) -> int:
+        return (step - 1) * self.config.training.accumulation + micro
 
     def train_step(self, batch: tuple[NARBatch, bool], run: Run) -> dict[str, Tensor]:
         own, counted = batch

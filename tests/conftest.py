@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hub_stand_in import TOKEN, Hub, hub_running
-from tiny_chain import NUM_RECORDINGS, SPEECH, Chain, tiny_config
+from no_network import blocked_network
+from tiny_chain import Chain, make_chain, make_recordings
 from tiny_tokens import tiny_tokens
 
 
@@ -20,39 +19,23 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Everything works without a network: only this machine itself can be reached."""
+    with blocked_network():
+        yield
+
+
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> Path:
     """A small audio folder of real (synthetic) speech with transcripts."""
-    folder = tmp_path_factory.mktemp("recordings")
-    rows = [json.loads(line) for line in (SPEECH / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if 2.5 < row["duration"] < 5.5][:NUM_RECORDINGS]
-    for row in rows:
-        target = folder / row["file_name"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SPEECH / row["file_name"], target)
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return folder
+    return make_recordings(tmp_path_factory.mktemp("recordings"))
 
 
 @pytest.fixture(scope="session")
 def chain(recordings, tmp_path_factory) -> Chain:
     """Run every stage up to a packed model. Its tests must not change what it holds."""
-    from stages import curate, mreq, pack, tokenize_corpus, train_ar, train_codec, train_nar
-
-    root = tmp_path_factory.mktemp("chain")
-    made = Chain(recordings, *(root / name for name in ("data", "codec", "mreq", "tokens", "ar", "nar", "model",
-                                                        "plain_tokens")))
-    path = {name: str(getattr(made, name)) for name in made.__dataclass_fields__}
-    curate.run(tiny_config("curate", source=path["recordings"], out=path["data"]))
-    train_codec.run(tiny_config("train-codec", data=path["data"], out=path["codec"]))
-    mreq.run(tiny_config("mreq", teacher=str(made.codec / "encodec.pt"), data=path["data"], out=path["mreq"]))
-    tokenize_corpus.run(tiny_config("tokenize", codec=path["mreq"], data=path["data"], out=path["tokens"]))
-    tokenize_corpus.run(tiny_config("tokenize", codec=path["codec"], data=path["data"], out=path["plain_tokens"],
-                                    text_tokenizer=str(made.tokens / "text_tokenizer.json")))
-    train_ar.run(tiny_config("train-ar", tokens=path["tokens"], out=path["ar"]))
-    train_nar.run(tiny_config("train-nar", tokens=path["tokens"], codec=path["mreq"], out=path["nar"]))
-    pack.run(path["mreq"], path["ar"], path["nar"], path["model"])
-    return made
+    return make_chain(recordings, tmp_path_factory.mktemp("chain"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
-"""The chain at the smallest size: its settings, and where its artifacts are. `conftest.py` makes it."""
+"""The chain at the smallest size: its settings, how it is made, and where its artifacts are."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +48,34 @@ class Chain:
     nar: Path
     model: Path
     plain_tokens: Path  # of the plain codec: what VALL-E is trained on
+
+
+def make_recordings(folder: Path) -> Path:
+    """Copy a small audio folder of real (synthetic) speech with transcripts."""
+    rows = [json.loads(line) for line in (SPEECH / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if 2.5 < row["duration"] < 5.5][:NUM_RECORDINGS]
+    for row in rows:
+        target = folder / row["file_name"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SPEECH / row["file_name"], target)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def make_chain(recordings: Path, root: Path) -> Chain:
+    """Run every stage up to a packed model below `root`."""
+    from stages import curate, mreq, pack, tokenize_corpus, train_ar, train_codec, train_nar
+
+    made = Chain(recordings, *(root / name for name in ("data", "codec", "mreq", "tokens", "ar", "nar", "model",
+                                                        "plain_tokens")))
+    path = {name: str(getattr(made, name)) for name in made.__dataclass_fields__}
+    curate.run(tiny_config("curate", source=path["recordings"], out=path["data"]))
+    train_codec.run(tiny_config("train-codec", data=path["data"], out=path["codec"]))
+    mreq.run(tiny_config("mreq", teacher=str(made.codec / "encodec.pt"), data=path["data"], out=path["mreq"]))
+    tokenize_corpus.run(tiny_config("tokenize", codec=path["mreq"], data=path["data"], out=path["tokens"]))
+    tokenize_corpus.run(tiny_config("tokenize", codec=path["codec"], data=path["data"], out=path["plain_tokens"],
+                                    text_tokenizer=str(made.tokens / "text_tokenizer.json")))
+    train_ar.run(tiny_config("train-ar", tokens=path["tokens"], out=path["ar"]))
+    train_nar.run(tiny_config("train-nar", tokens=path["tokens"], codec=path["mreq"], out=path["nar"]))
+    pack.run(path["mreq"], path["ar"], path["nar"], path["model"])
+    return made

@@ -25,6 +25,7 @@ from stages.errors import StorageError, UsageError
 log = logging.getLogger("halle.checkpoint")
 
 TRAINER_STATE = "trainer_state"
+CHECKPOINTS = "checkpoints"  # folder of a run
 # kind of a checkpoint -> the stages that write it, for messages
 STAGE_OF_KIND = {"codec": "halle train-codec or halle mreq", "ar": "halle train-ar", "nar": "halle train-nar"}
 
@@ -43,9 +44,13 @@ class Checkpoint:
 
 def exported_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return what another stage needs of a model: all but what its modules name in `training_only`."""
-    left_out = {f"{path}.{name}".lstrip(".") for path, module in model.named_modules()
-                for name in getattr(module, "training_only", ())}
+    left_out = _training_only(model)
     return {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+
+
+def _training_only(model: nn.Module) -> set[str]:
+    return {f"{path}.{name}".lstrip(".") for path, module in model.named_modules()
+            for name in getattr(module, "training_only", ())}
 
 
 def in_half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -130,6 +135,21 @@ def describe_checkpoint(path: str | Path, kind: str | None = None) -> tuple[Path
     return folder, config
 
 
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Put the tensors of a checkpoint into a model; raise `StorageError` with the first that do not fit."""
+    own = module.state_dict()
+    problems = [f"`{name}` is missing" for name in own.keys() - tensors.keys() if name not in _training_only(module)]
+    problems += [f"`{name}` is not of this model" for name in tensors.keys() - own.keys()]
+    problems += [f"`{name}` should be {tuple(own[name].shape)}, is {tuple(tensor.shape)}"
+                 for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        told = "; ".join(sorted(problems)[:5]) + more
+        raise StorageError(f"the tensors in `{path}` do not fit its architecture: {told}",
+                           "make it again with the stage that wrote it")
+    module.load_state_dict(tensors)
+
+
 def load_trainer_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
     """Return what was given to `save_checkpoint` as `trainer_state`."""
     state = folder / TRAINER_STATE
@@ -174,11 +194,18 @@ def _checkpoint_at(run: Path, step: int) -> Path:
 def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
     """Return (step, folder) of every complete checkpoint of a run, oldest first."""
     found = []
-    for folder in (run / "checkpoints").glob("step-*"):
+    for folder in (run / CHECKPOINTS).glob("step-*"):
         match = re.fullmatch(r"step-(\d+)", folder.name)
         if match and is_complete(folder):
             found.append((int(match[1]), folder))
     return sorted(found)
+
+
+def _tell_unfinished(run: Path, used: Path) -> None:
+    """Warn of newer checkpoints without checksums: copied in part, or written by something else."""
+    for folder in sorted((run / CHECKPOINTS).glob("step-*")):
+        if folder.name > used.name and not is_complete(folder):
+            log.warning("unfinished checkpoint `%s` ignored; using `%s`", folder.name, used.name)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -195,6 +222,7 @@ def newest_checkpoint(run: Path) -> Path | None:
             continue
         for message in damaged:
             log.warning("%s; using the checkpoint before it", message)
+        _tell_unfinished(run, folder)
         return folder
     if damaged:
         raise StorageError(f"no checkpoint of `{run}` is whole: {'; '.join(damaged)}",

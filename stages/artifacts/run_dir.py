@@ -83,7 +83,7 @@ def claim_output(stage: str, config: RunConfig, parents: dict[str, str]) -> Iter
         refuse_locked(path)
         move_aside(path)
     with lock_output(path), _log_file(path / LOG):
-        sweep_temporaries(path)
+        sweep_temporaries(path, deep=not is_complete(path))
         output = Output(path, is_complete(path), partial(_record, path, stage, config, parents))
         if not output.complete:
             output.record()

@@ -5,6 +5,7 @@ A finished folder carries `checksums.json` (size and sha256 of every file), writ
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,10 @@ from stages.errors import StorageError, UsageError
 FORMAT_VERSION = 1
 CHECKSUMS = "checksums.json"
 _TEMPORARY = ".halle-tmp-"
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)}
+_OF_STORAGE = {getattr(errno, name) for name in (
+    "ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE", "ENFILE", "EROFS", "EFBIG", "EACCES", "EPERM", "ENAMETOOLONG",
+) if hasattr(errno, name)}
 
 
 @contextmanager
@@ -27,13 +32,27 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"could not {doing} `{path}`: {reason.lower()}", _hint_for(error)) from error
+        raise _storage_error(error, path, doing) from error
+
+
+def storage_error(error: OSError) -> StorageError | None:
+    """Return what an error of the system says of the disk that nobody expected it of; None when it is of another."""
+    named = error.filename if error.filename is not None else "a file"
+    return _storage_error(error, named, "read or write") if error.errno in _OF_STORAGE else None
+
+
+def _storage_error(error: OSError, path: object, doing: str) -> StorageError:
+    reason = error.strerror or str(error)
+    return StorageError(f"could not {doing} `{path}`: {reason.lower()}", _hint_for(error))
 
 
 def _hint_for(error: OSError) -> str:
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if error.errno in _FULL:
         return "free some space, then run the same command again: it continues where it stopped"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the number of open files (ulimit -n), then run the same command again"
+    if error.errno == errno.EIO:
+        return "check the disk, then run the same command again: it continues where it stopped"
     return "check that the folder exists and may be written"
 
 
@@ -72,17 +91,39 @@ def staged_folder(path: str | Path, unlisted: tuple[str, ...] = ()) -> Iterator[
             for file in _files_below(temporary):
                 _flush_file(file)
             write_checksums(temporary, unlisted)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            with _moved_away(path):
+                temporary.replace(path)
             _flush_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep_temporaries(folder: str | Path) -> None:
-    """Delete what killed processes left under temporary names directly below `folder`."""
-    for leftover in Path(folder).glob(f"{_TEMPORARY}*"):
+@contextmanager
+def _moved_away(path: Path) -> Iterator[None]:
+    """Keep a folder under a temporary name while another takes its place, then delete it; a failure brings it back."""
+    if not path.exists():
+        yield
+        return
+    aside = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-old-{path.name}"
+    path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        aside.replace(path)
+        raise
+    shutil.rmtree(aside)
+
+
+def remove_folder(path: str | Path) -> None:
+    """Delete a folder such that no part of it is ever seen under its name."""
+    path = Path(path)
+    with storage_errors(path, "delete"), _moved_away(path):
+        pass
+
+
+def sweep_temporaries(folder: str | Path, deep: bool = False) -> None:
+    """Delete what killed processes left under temporary names directly below `folder`; `deep`, anywhere below it."""
+    for leftover in [*(Path(folder).rglob if deep else Path(folder).glob)(f"{_TEMPORARY}*")]:
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
@@ -222,8 +263,10 @@ def verify_checksums(folder: str | Path) -> None:
             problems.append(f"`{file}` is missing")
         elif file.stat().st_size != expected["size"]:
             problems.append(f"`{file}` should have {expected['size']} bytes, has {file.stat().st_size}")
-        elif sha256_file(file) != expected["sha256"]:
-            problems.append(f"`{file}` is damaged: its sha256 differs")
+        else:
+            with storage_errors(file, "read"):
+                if sha256_file(file) != expected["sha256"]:
+                    problems.append(f"`{file}` is damaged: its sha256 differs")
     if problems:
         raise StorageError("; ".join(problems[:5]) + _and_more(problems, 5), "make it again, or restore it from a copy",
                            tuple(problems))

@@ -149,9 +149,9 @@ class TokenStore:
         if not (self.path / STORE_FILE).is_file() or not is_complete(self.path):
             raise UsageError(f"expected a finished token store (with `{STORE_FILE}`), got `{self.path}`",
                              f"make one with: halle tokenize --codec CODEC --data DIR --out {self.path}")
+        verify_checksums(self.path)
         self.facts = read_json(self.path / STORE_FILE)
         self.streams = tuple(StreamInfo(**stream) for stream in self.facts["streams"])
-        verify_checksums(self.path)
         self._shards = [_Shard(self.path / f"shard-{i:05d}", self.streams) for i in range(self.facts["num_shards"])]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
@@ -201,16 +201,21 @@ class _Shard:
     def __init__(self, path: Path, streams: tuple[StreamInfo, ...]):
         self.rows = read_jsonl(path / "utterances.jsonl")
         self._columns = ["text", *(stream.name for stream in streams)]
-        self._offsets = np.load(path / "offsets.npy", allow_pickle=False)
-        self._arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                        for name in self._columns}
+        self._path, self._sizes = path, {stream.name: stream.codebook_size for stream in streams}
+        self._offsets = _load_array(path / "offsets.npy")
+        self._arrays = {name: _load_array(path / f"{name}.npy", mmap_mode="r") for name in self._columns}
         self._check(path, streams)
 
     def _check(self, path: Path, streams: tuple[StreamInfo, ...]) -> None:
         expected = (len(self.rows) + 1, len(self._columns))
-        if self._offsets.shape != expected or (np.diff(self._offsets, axis=0) < 0).any():
-            raise StorageError(f"`{path / 'offsets.npy'}`: expected rising offsets of shape {expected}, "
-                               f"got shape {self._offsets.shape}", "run halle tokenize again")
+        offsets = self._offsets
+        if offsets.shape != expected or offsets.dtype != np.int64:
+            raise StorageError(f"`{path / 'offsets.npy'}`: expected offsets int64 {expected}, got {offsets.dtype} "
+                               f"{offsets.shape}", "run halle tokenize again")
+        if offsets[0].any() or (falls := np.argwhere(np.diff(offsets, axis=0) < 0)).size:
+            row = int(falls[0, 0]) + 1 if not offsets[0].any() else 0
+            raise StorageError(f"`{path / 'offsets.npy'}`: expected offsets that begin at 0 and never fall, got "
+                               f"{offsets[row].tolist()} in row {row}", "run halle tokenize again")
         widths = {"text": 1, **{stream.name: stream.num_codebooks for stream in streams}}
         for column, name in enumerate(self._columns):
             shape = (int(self._offsets[-1, column]), widths[name])
@@ -230,7 +235,23 @@ class _Shard:
         codes = {name: np.array(self._arrays[name][start[column]:stop[column]])
                  for column, name in enumerate(self._columns)}
         text_tokens = codes.pop("text")[:, 0]
+        for name, array in codes.items():
+            if array.size and array.max() >= self._sizes[name]:
+                raise StorageError(f"`{self._path / name}.npy`: expected codes below {self._sizes[name]}, got "
+                                   f"{array.max()} in utterance `{self.rows[index]['id']}`", "run halle tokenize again")
         return TokenUtterance(**self.rows[index], text_tokens=text_tokens, codes=codes)
+
+
+def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    """Load a plain array; whatever else lies there is refused, without running what it may hold."""
+    try:
+        found = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise StorageError(f"`{path}` is no array of numbers: {reason}", "run halle tokenize again") from error
+    if not isinstance(found, np.ndarray):  # an archive of several
+        raise StorageError(f"expected one array in `{path}`, got an archive", "run halle tokenize again")
+    return found
 
 
 def open_store(path: str | Path) -> TokenStore:

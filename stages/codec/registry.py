@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from stages.artifacts.checkpoint import exported_tensors, load_checkpoint, part_of_model
+from stages.artifacts.checkpoint import exported_tensors, load_checkpoint, load_tensors, part_of_model
 from stages.artifacts.storage import FORMAT_VERSION, write_bytes
 from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, model_fingerprint
 from stages.codec.base import Codec
@@ -62,11 +63,7 @@ def load_codec(path: str | Path) -> Codec:
         checkpoint = load_checkpoint(folder, "codec")
         architecture, tensors = checkpoint.architecture, checkpoint.tensors
     codec = build_codec(architecture)
-    try:
-        codec.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise StorageError(f"the tensors in `{path}` do not fit its architecture: {' '.join(str(error).split())}",
-                           "make it again with the stage that wrote it") from error
+    load_tensors(codec, tensors, path)
     if not all(module.initialised for module in codec.modules() if isinstance(module, VectorQuantizer)):
         raise UsageError(f"the codebooks of `{path}` have not started: its training was stopped before the end of "
                          "`quantizer_start_step`", "run the same `halle train-codec` command again to go on")
@@ -109,9 +106,13 @@ def _read_export(file: Path) -> tuple[dict, dict[str, Tensor]]:
     if file.suffix != ".pt":
         raise UsageError(f"expected a codec (a run or checkpoint folder, or a .pt file), got `{file}`",
                          MAKE_ONE)
+    _refuse_compressed(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: what is read is a small program that makes tensors
+        if "unsupported" in str(error).lower():  # what torch says of everything but plain tensors
+            raise StorageError(f"`{file}` holds Python code, not only weights, and was not read",
+                               "give a codec that halle exported, or a run folder") from error
         raise StorageError(f"`{file}` is damaged or not a .pt file of tensors", "export it again, or copy it again") \
             from error
     if not isinstance(content, dict) or content.get("kind") != "codec" or not content.keys() >= EXPORTED:
@@ -123,6 +124,18 @@ def _read_export(file: Path) -> tuple[dict, dict[str, Tensor]]:
     if model_fingerprint(architecture, tensors) != content["fingerprint"]:
         raise StorageError(f"`{file}` is damaged: its tensors differ from their fingerprint", "copy it again")
     return architecture, tensors
+
+
+def _refuse_compressed(file: Path) -> None:
+    """Refuse an archive that grows when it is read: torch compresses nothing, and a small file could fill memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            packed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError):  # of no kind that torch writes today: `torch.load` judges it
+        return
+    if packed:
+        raise StorageError(f"expected a .pt file as torch writes them, got `{file}` with compressed parts: "
+                           f"`{packed[0]}`", "export it again")
 
 
 def _refuse_other_stage(folder: Path, path: str | Path) -> None:

@@ -51,4 +51,8 @@ class TrainingConfig(Settings):
     validation_items: int = running(16, ge=1)
     save_every: int = running(1000, ge=1)
     keep_checkpoints: int = running(2, ge=1)
+    on_divergence: Literal["stop", "rollback"] = running(
+        "stop", description="what follows steps that are not finite: exit 5, or go on from the last checkpoint with "
+        "other data")
+    max_rollbacks: int = running(3, ge=1)
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = running("none", description="where curves go too")

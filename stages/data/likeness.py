@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from stages.artifacts.checkpoint import STAGE_OF_KIND, describe_checkpoint, part_of_model
+from stages.artifacts.manifest import Manifest, Utterances
 from stages.artifacts.model_hub import hub_name
 from stages.artifacts.storage import read_json
 from stages.artifacts.token_store import STORE_FILE, TEXT_TOKENIZER_FILE
 from stages.config.stage_configs import TokenizeConfig
 from stages.errors import UsageError
+from stages.text.corpus import Items
 from stages.text.normalizer import NORMALIZER_VERSION
 from stages.text.tokenizer import TextTokenizer
 
@@ -97,3 +101,15 @@ def _tokenizer_of(path: str) -> TextTokenizer:
     if is_checkpoint or (folder.is_dir() and not (folder / TEXT_TOKENIZER_FILE).is_file()):
         return read_likeness(path).tokenizer
     return TextTokenizer.load(path)
+
+
+def learned_tokenizer(config: TokenizeConfig, manifest: Manifest) -> TextTokenizer:
+    """Learn a tokenizer from the texts of split `train` (of all, where it says nothing)."""
+    texts = _usable_texts(manifest.split("train"))
+    first = next(texts, None)
+    texts = _usable_texts(manifest.utterances) if first is None else chain([first], texts)
+    return TextTokenizer.train(texts, config.text_vocab_size, config.lowercase)
+
+
+def _usable_texts(utterances: Utterances) -> Iterator[str]:
+    return (item.text for item in Items(utterances) if item.rejection is None)

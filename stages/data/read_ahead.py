@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,22 +23,22 @@ Place = tuple[int, int]  # step, micro-batch
 class CropReader:
     """Give the micro-batches of a run, [items, 1, crop_samples] each, and read the next ones meanwhile.
 
-    `items(micro)` are the indices that this process takes of a micro-batch. Decoding leaves Python's lock, so threads
-    do. An error of a crop is raised when its batch is asked for.
+    `items(micro, rank, world_size)` are the indices that a process takes of a micro-batch. Decoding leaves Python's
+    lock, so threads do. An error of a crop is raised when its batch is asked for.
     """
 
-    def __init__(self, crops: WaveformCrops, items: Callable[[int], range], accumulation: int, workers: int = 0):
+    def __init__(self, crops: WaveformCrops, items: Callable[[int, int, int], range], accumulation: int,
+                 workers: int = 0, rank: int = 0, world_size: int = 1):  # fmt: skip
         self._crops, self._items, self._accumulation = crops, items, accumulation
+        self._rank, self._world_size = rank, world_size
         self._pool = ThreadPoolExecutor(workers or min(MOST_THREADS, os.cpu_count() or 1), "crops")
         self._pending: dict[Place, list[Future[np.ndarray]]] = {}
 
     @classmethod
     def of_run(cls, crops: WaveformCrops, training: CodecTrainingConfig, rank: int, world_size: int) -> CropReader:
         """Return the reader of one process of a training run."""
-        def items(micro: int) -> range:
-            return own_items(training.batch_size, training.accumulation, micro, rank, world_size)
-
-        return cls(crops, items, training.accumulation, training.workers)
+        items = partial(own_items, training.batch_size, training.accumulation)
+        return cls(crops, items, training.accumulation, training.workers, rank, world_size)
 
     def batch(self, step: int, micro: int) -> Tensor:
         """Return one micro-batch, float32 [items, 1, crop_samples]."""
@@ -48,10 +49,15 @@ class CropReader:
         found = [future.result() for future in self._pending.pop(places[0])]
         return torch.from_numpy(np.stack(found)).unsqueeze(1)
 
+    def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
+        """Return the ids of what a process takes of a micro-batch that was read."""
+        return [self._crops.drawn(step, index) for index in self._items(micro, rank, world_size)]
+
     def _after(self, place: Place) -> Place:
         step, micro = place
         return (step, micro + 1) if micro + 1 < self._accumulation else (step + 1, 0)
 
     def _submit(self, place: Place) -> list[Future[np.ndarray]]:
         step, micro = place
-        return [self._pool.submit(self._crops.crop, step, index) for index in self._items(micro)]
+        own = self._items(micro, self._rank, self._world_size)
+        return [self._pool.submit(self._crops.crop, step, index) for index in own]

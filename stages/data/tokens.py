@@ -47,6 +47,10 @@ class TokenData:
         """Of each training utterance, the share of epochs that hear it."""
         return self.store.shares()[self.train]
 
+    def ids(self, items: Sequence[int]) -> list[str]:
+        """Return the ids of training utterances, given by their place among them."""
+        return [self.store.utterance(index).id for index in self.train[items]]
+
     def longest(self, name: str) -> int:
         """Return the tokens (`text`) or frames (a stream's name) of the longest training utterance."""
         return int(self.store.lengths(name)[self.train].max())

@@ -77,9 +77,7 @@ class WaveformCrops:
     def crop(self, step: int, index: int) -> np.ndarray:
         """Return one crop, float32 [crop_samples]."""
         for attempt in count():
-            generator = np.random.default_rng(derive_seed(self._seed, self._purpose, "crop", step, index, attempt))
-            number = int(np.searchsorted(self._ends, generator.integers(self._ends[-1]), side="right"))
-            first = int(generator.integers(self._lengths[number] - self.crop_samples + 1))
+            number, first = self._draw(step, index, attempt)
             if number not in self._bad:
                 try:
                     return self._read(number, first)
@@ -88,6 +86,17 @@ class WaveformCrops:
                     log.warning("left out: %s", error.message)
             self._refuse_too_many_bad()
         raise AssertionError("count() never ends")
+
+    def drawn(self, step: int, index: int) -> str:
+        """Return the id of the utterance that a crop, already made, is of."""
+        draws = (self._draw(step, index, attempt)[0] for attempt in count())
+        return self._utterances[next(number for number in draws if number not in self._bad)].id
+
+    def _draw(self, step: int, index: int, attempt: int) -> tuple[int, int]:
+        """Return the number of an utterance and the first sample of a crop of it."""
+        generator = np.random.default_rng(derive_seed(self._seed, self._purpose, "crop", step, index, attempt))
+        number = int(np.searchsorted(self._ends, generator.integers(self._ends[-1]), side="right"))
+        return number, int(generator.integers(self._lengths[number] - self.crop_samples + 1))
 
     def _read(self, number: int, first: int) -> np.ndarray:
         utterance = self._utterances[number]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import zlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts.samples import SAMPLES, Sample, list_samples, samples_folder
-from stages.artifacts.storage import staged_folder, sweep_temporaries, write_text
+from stages.artifacts.storage import remove_folder, staged_folder, sweep_temporaries, write_text
 from stages.audio.io import SYNTHETIC, read_audio, write_audio
 from stages.reports.page import article, sounds
 
@@ -37,7 +36,7 @@ def keep_samples(run_dir: Path, step: int, samples: Sequence[Sample]) -> None:
     kept = [folder for found, folder in list_samples(run_dir) if found <= step][-KEPT:]
     for _, folder in list_samples(run_dir):
         if folder not in kept:
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 @dataclass

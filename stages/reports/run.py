@@ -66,8 +66,8 @@ def _work(config: dict, history: dict[str, Series], seconds: float) -> str:
     """Say how much audio or how many codes one second of training takes in, where that is known."""
     if "crop_seconds" in config and "training.batch_size" in config:
         return f", {config['crop_seconds'] * config['training.batch_size'] / seconds:.3g} s of audio a second"
-    if TOKENS in history:
-        return f", {history[TOKENS].finite().values[-_NEWEST:].mean() / seconds:,.0f} codes a second"
+    if TOKENS in history and len(codes := history[TOKENS].finite().values):
+        return f", {codes[-_NEWEST:].mean() / seconds:,.0f} codes a second"
     return ""
 
 

@@ -53,6 +53,8 @@ class SpeechPipeline:
 
     def speak_all(self, scripts: Sequence[Script], advance: Advance | None = None) -> list[Speech]:
         """Speak several scripts, their passes side by side in the AR; each as it would be spoken alone."""
+        for script in scripts:
+            self._refuse_unknown(script.text)
         readings = [Reading(self, script) for script in scripts]
         while waiting := [(reading, request) for reading in readings if (request := reading.next_request())]:
             requests = [request for _, request in waiting]
@@ -127,6 +129,14 @@ class SpeechPipeline:
             raise UsageError(f"{len(tokens):,} text tokens; this model was trained on at most "
                              f"{self.model.max_text_tokens:,} and takes {limit:,}", "split the text")
         return tokens
+
+    def _refuse_unknown(self, script: str) -> None:
+        """Refuse a script of which the model knows no letter: it would speak something else."""
+        letters = {character for character in normalize(script) if character.isalnum()}
+        unknown = self.model.text_tokenizer.unknown_characters("".join(sorted(letters)))
+        if letters and all(letter in unknown or letter.lower() in unknown for letter in letters):
+            raise UsageError(f"the model knows no letter of the text: {', '.join(f'`{c}`' for c in list(unknown)[:5])}",
+                             "give a text in the language and script that the model was trained on")
 
     def count(self, text: str) -> int:
         """Return the number of text tokens of a text as it is written."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, load_tensors
 from stages.artifacts.samples import Sample
 from stages.artifacts.token_store import TokenUtterance
 from stages.codec.base import Codec, Streams
@@ -263,7 +263,7 @@ def find_voice(config: TrainARConfig, data: TokenData) -> ARVoice | None:
     _check_nar(checkpoint, config, data)
     nar = NARModel(NARConfig.model_validate(checkpoint.architecture["model"]))
     codec.refine_by(nar.config.block_codes)
-    nar.load_state_dict(checkpoint.tensors)
+    load_tensors(nar, checkpoint.tensors, checkpoint.folder)
     seconds = checkpoint.architecture["window_seconds"], checkpoint.architecture["prompt_seconds"]
     return ARVoice(codec, nar.requires_grad_(False), windows_of(codec, *seconds))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.artifacts.checkpoint import (
+    CHECKPOINTS,
     exported_tensors,
     list_checkpoints,
     load_trainer_state,
@@ -30,22 +29,21 @@ from stages.artifacts.checkpoint import (
 )
 from stages.artifacts.run_dir import Output, check_output
 from stages.artifacts.samples import Sample
-from stages.artifacts.storage import is_complete
+from stages.artifacts.storage import is_complete, remove_folder
 from stages.config.stage_configs import RunConfig, TrainingConfig
-from stages.errors import DivergedError, InterruptedRunError
+from stages.errors import InterruptedRunError
 from stages.progress import Progress
 from stages.randomness import derive_seed
-from stages.training.interrupts import stop_on_signals
+from stages.training.guard import FiniteGuard, NotFiniteError
+from stages.training.interrupts import StopRequest, stop_on_signals
 from stages.training.largest_batch import memory_told, try_largest_batch
 from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
 from stages.training.processes import Processes
-from stages.training.records import Records, Report, open_records
-from stages.training.state import copy_to_cpu, flatten_state, restore_state
+from stages.training.records import LossWindow, Records, Report, open_records
+from stages.training.state import checkpoint_bytes, copy_to_cpu, flatten_state, require_room, restore_state
 from stages.training.tracking import TRACKER, require_tracker
 
 log = logging.getLogger("halle.training")
-
-MAX_SKIPPED_IN_A_ROW = 3
 
 
 class Task(Protocol):
@@ -86,7 +84,10 @@ class Audible(Protocol):
 
 
 class Run:
-    """One process of a run: where it computes, what step it is at, how it adds gradients and sums over processes."""
+    """One process of a run: where it computes, what step it is at, how it adds gradients and sums over processes.
+
+    `data_step` is the step whose data it hears: ahead of `step` by what was left out after rolling back.
+    """
 
     def __init__(self, config: RunConfig):
         self.settings: TrainingConfig = config.training
@@ -94,7 +95,7 @@ class Run:
         self.processes = Processes(config.device)
         self.device = self.processes.device
         self.rank, self.world_size = self.processes.rank, self.processes.world_size
-        self.step = 0
+        self.step = self.data_step = self.data_offset = 0
         self.trying = False  # a batch that will be forgotten
         self.generator = torch.Generator()
 
@@ -104,9 +105,9 @@ class Run:
 
     def begin_step(self, step: int) -> None:
         """Seed everything random of this step."""
-        self.step = step
-        self.generator.manual_seed(derive_seed(self.seed, "step", step))
-        torch.manual_seed(derive_seed(self.seed, "dropout", step, self.rank))
+        self.step, self.data_step = step, step + self.data_offset
+        self.generator.manual_seed(derive_seed(self.seed, "step", self.data_step))
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.data_step, self.rank))
 
     def autocast(self) -> AbstractContextManager:
         if self.settings.precision == "fp32":
@@ -190,20 +191,33 @@ class _Trainer:
         self.average = None
         if self.settings.ema_decay is not None:
             self.average = MovingAverage(self.settings.ema_decay, dict(self.model.named_parameters()))
-        self.skipped_in_a_row = 0
+        self.guard = FiniteGuard(task, run, output.path)
+        self.rollbacks = 0
         self.measures: dict[str, float] = {}
 
     def train(self) -> TrainingResult:
+        self.run.processes.on_main(self._require_room)
+        with stop_on_signals() as stop:
+            while True:
+                try:
+                    return self._train_on(stop)
+                except NotFiniteError as error:
+                    self._prepare_rollback(error)
+
+    def _require_room(self) -> None:
+        require_room(self.output.path, checkpoint_bytes(self.task.networks, self.average))
+
+    def _train_on(self, stop: StopRequest) -> TrainingResult:
         step = self._resume()
         progress = Progress(self.output.path.name, self.settings.steps, start=step)
-        with stop_on_signals() as stop, self._open_records(step) as records:
+        with self._open_records(step) as records:
             if step == 0:
                 self.run.begin_step(0)
                 self.task.prepare(self.run)
                 self._restart_average()
             if step < self.settings.steps:
                 try_largest_batch(self.task, self.run)
-            window = _LossWindow()
+            window = LossWindow()
             while step < self.settings.steps:
                 step += 1
                 window.add(self._step(step))
@@ -214,6 +228,7 @@ class _Trainer:
                     self._validate(records, step)
                 signal_number = self.run.processes.largest(stop.signal_number)  # all stop at the same step
                 if step % self.settings.save_every == 0 or last or signal_number:
+                    self.guard.require_finite_state()
                     self.run.processes.on_main(partial(self._save, step))
                 if signal_number and not last:
                     raise InterruptedRunError(signal_number, f"stopped after step {step} of {self.settings.steps}; "
@@ -231,14 +246,18 @@ class _Trainer:
         self.run.begin_step(step)
         rate = learning_rate(self.settings, step)
         totals: dict[str, Tensor] = {}
+        micros = []
         self._train_mode(True)
+        self.guard.begin_step()
         for micro in range(self.settings.accumulation):
-            losses = self.task.train_step(self.task.batch(step, micro, self.run), self.run)
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.detach() / self.settings.accumulation
-        norms = {name: self._average_and_clip(optimizer) for name, optimizer in self.task.optimizers.items()}
-        if self._all_finite([*totals.values(), *norms.values()]):
-            for optimizer in self.task.optimizers.values():
+            losses = self.task.train_step(self.task.batch(self.run.data_step, micro, self.run), self.run)
+            micros.append({name: value.detach() for name, value in losses.items()})
+            for name, value in micros[-1].items():
+                totals[name] = totals.get(name, 0) + value / self.settings.accumulation
+        norms = {name: self._average(optimizer) for name, optimizer in self.task.optimizers.items()}
+        if self.guard.accepts(micros, [*totals.values(), *norms.values()]):
+            for name, optimizer in self.task.optimizers.items():
+                self._clip(optimizer, norms[name])
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
@@ -248,35 +267,17 @@ class _Trainer:
             optimizer.zero_grad(set_to_none=True)
         return {**totals, **{f"gradient_norm.{name}": norm for name, norm in norms.items()}, "learning_rate": rate}
 
-    def _average_and_clip(self, optimizer: Optimizer) -> Tensor:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    def _average(self, optimizer: Optimizer) -> Tensor:
+        parameters = _parameters(optimizer)
         if self.run.world_size > 1 and any(parameter.grad is not None for parameter in parameters):
             _average_over_ranks(parameters, self.run)
-        norm = gradient_norm(parameters)
-        limit = self.settings.clip_norm
-        if limit is not None:
-            scale_gradients(parameters, torch.clamp(limit / (norm + 1e-6), max=1.0))
-        return norm
+        return gradient_norm(parameters)
 
-    def _all_finite(self, values: list[Tensor]) -> bool:
-        """Agree over all processes whether this step may change the weights; give up after several in a row.
+    def _clip(self, optimizer: Optimizer, norm: Tensor) -> None:
+        if self.settings.clip_norm is not None:
+            scale_gradients(_parameters(optimizer), torch.clamp(self.settings.clip_norm / (norm + 1e-6), max=1.0))
 
-        The one place where the loop waits for the device at every step: each further one would leave it idle.
-        """
-        together = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(self.run.device) for value in values])
-        bad = (~together.isfinite()).sum(dtype=torch.float32)
-        if float(self.run.sum_over_ranks(bad)) == 0:
-            self.skipped_in_a_row = 0
-            return True
-        self.skipped_in_a_row += 1
-        log.warning("step %d skipped: a loss or gradient is not finite", self.run.step)
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise DivergedError(f"losses or gradients were not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row, "
-                                f"at step {self.run.step}",
-                                "lower training.learning_rate; the last checkpoint is from before")
-        return False
-
-    def _log(self, records: Records | None, step: int, window: _LossWindow) -> dict[str, float]:
+    def _log(self, records: Records | None, step: int, window: LossWindow) -> dict[str, float]:
         values = window.mean(self.run)
         if records is not None:
             records.add(step, values)
@@ -319,9 +320,10 @@ class _Trainer:
         with self._averaged_weights():
             exported = {name: copy_to_cpu(tensor) for name, tensor in exported_tensors(self.model).items()}
         state = flatten_state(self.task.networks, self.task.optimizers, self.average)
-        folder = self.output.path / "checkpoints" / f"step-{step:08d}"
+        folder = self.output.path / CHECKPOINTS / f"step-{step:08d}"
         save_checkpoint(folder, kind, architecture, exported, parents,
-                        (state, {"step": step, "skipped_in_a_row": self.skipped_in_a_row}))
+                        (state, {"step": step, "skipped": self.guard.skipped, "rollbacks": self.rollbacks,
+                                 "data_offset": self.run.data_offset}))
         _prune(self.output.path, self.settings.keep_checkpoints)
 
     def _resume(self) -> int:
@@ -330,35 +332,25 @@ class _Trainer:
             return 0
         tensors, values = load_trainer_state(folder)
         restore_state(tensors, self.task.networks, self.task.optimizers, self.average)
-        self.skipped_in_a_row = values["skipped_in_a_row"]
+        self.guard.skipped = values.get("skipped", [])
+        self.rollbacks = max(self.rollbacks, values.get("rollbacks", 0))
+        self.run.data_offset = max(self.run.data_offset, values.get("data_offset", 0))
         log.info("continuing from step %d", values["step"])
         return values["step"]
 
+    def _prepare_rollback(self, error: NotFiniteError) -> None:
+        """Leave out the data since the last checkpoint, so that training goes on from there; or raise the error."""
+        done = list_checkpoints(self.output.path)
+        if self.settings.on_divergence == "stop" or self.rollbacks == self.settings.max_rollbacks or not done:
+            raise error
+        self.rollbacks += 1
+        self.run.data_offset += self.run.step - done[-1][0]
+        log.warning("%s; rolling back to step %d and leaving out the data since then (%d of at most %d times)",
+                    error.message, done[-1][0], self.rollbacks, self.settings.max_rollbacks)
 
-class _LossWindow:
-    """Mean of every logged value since the last log; adding to it does not wait for the device."""
 
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.started = time.monotonic()
-
-    def add(self, losses: dict[str, Any]) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float32)
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def mean(self, run: Run) -> dict[str, float]:
-        steps = max(self.counts.values(), default=1)
-        means = torch.stack([total.to(run.device) / self.counts[name] for name, total in self.sums.items()])
-        means = run.sum_over_ranks(means).cpu() / run.world_size
-        values = dict(zip(self.sums, means.tolist(), strict=True))
-        values["seconds_per_step"] = (time.monotonic() - self.started) / steps
-        self._clear()
-        return values
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _average_over_ranks(parameters: list[nn.Parameter], run: Run) -> None:
@@ -385,7 +377,7 @@ def _copy_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def _prune(run_dir: Path, keep: int) -> None:
     for _, folder in list_checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def _in_short(measures: dict[str, float]) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from stages.artifacts.run_dir import MetricsLog, Output
 from stages.artifacts.samples import Sample
@@ -16,6 +21,32 @@ log = logging.getLogger("halle.training")
 
 # Keeps a step's samples in a run folder and writes the folder's page.
 Report = Callable[[Path, int, Sequence[Sample]], None]
+
+
+class LossWindow:
+    """Mean of every logged value since the last log; adding to it does not wait for the device."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.started = time.monotonic()
+
+    def add(self, losses: dict[str, Any]) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float32)
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def mean(self, run: Any) -> dict[str, float]:
+        steps = max(self.counts.values(), default=1)
+        means = torch.stack([total.to(run.device) / self.counts[name] for name, total in self.sums.items()])
+        means = run.sum_over_ranks(means).cpu() / run.world_size
+        values = dict(zip(self.sums, means.tolist(), strict=True))
+        values["seconds_per_step"] = (time.monotonic() - self.started) / steps
+        self._clear()
+        return values
 
 
 class Records:

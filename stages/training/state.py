@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stages.errors import UsageError
+from stages.errors import StorageError, UsageError
 from stages.training.optim import MovingAverage
+
+ROOM = 2.2  # checkpoints: the last one, the next one being written, and what else a run writes
 
 
 def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],
@@ -23,6 +29,27 @@ def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimize
     if average is not None:
         flat.update({f"average/{key}": copy_to_cpu(tensor) for key, tensor in average.tensors.items()})
     return flat
+
+
+def checkpoint_bytes(networks: dict[str, nn.Module], average: MovingAverage | None) -> int:
+    """Return about how large a checkpoint gets: networks, the exported model, and Adam's two moments."""
+    def total(tensors: Iterable[Tensor]) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    moments = 2 * sum(total(p for p in network.parameters() if p.requires_grad) for network in networks.values())
+    held = sum(total(network.state_dict().values()) for network in networks.values())
+    return held + moments + total(networks["model"].state_dict().values()) + total(average.tensors.values() if average
+                                                                                   else ())
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise `StorageError` when checkpoints of `size` bytes will not fit beside each other: better now than in days."""
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed = max(ROOM * size - there, (ROOM - 1) * size)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(f"expected {needed / 1e9:.3g} GB of free space in `{folder}` for checkpoints of "
+                           f"{size / 1e9:.3g} GB, got {free / 1e9:.3g} GB", "free some space, or choose another --out")
 
 
 def copy_to_cpu(tensor: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
 """Nothing is read that was not completely written."""
 
+import errno
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,9 @@ from stages.artifacts.storage import (
     read_journal,
     read_json,
     read_jsonl,
+    remove_folder,
     staged_folder,
+    storage_error,
     sweep_temporaries,
     verify_checksums,
     write_checksums,
@@ -36,6 +41,13 @@ def test_a_full_disk_becomes_a_storage_error_with_a_hint(tmp_path):
     with pytest.raises(StorageError) as caught, atomic_path(tmp_path / "a"):
         raise OSError(28, "No space left on device")
     assert caught.value.exit_code == 4 and "free some space" in caught.value.hint
+
+
+def test_an_error_of_the_disk_is_told_from_another():
+    full = storage_error(OSError(errno.ENOSPC, "No space left on device", "a.txt"))
+    assert full.exit_code == 4 and "`a.txt`: no space left" in full.message and "free some space" in full.hint
+    assert "ulimit" in storage_error(OSError(errno.EMFILE, "Too many open files", "a.txt")).hint
+    assert storage_error(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
 
 
 def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path):
@@ -101,6 +113,45 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path):
     write_text(temporary / "half", "1")
     sweep_temporaries(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    context = staged_folder(tmp_path / "below" / "x")
+    context.__enter__()
+    sweep_temporaries(tmp_path)
+    assert len(list((tmp_path / "below").iterdir())) == 1
+    sweep_temporaries(tmp_path, deep=True)
+    assert list((tmp_path / "below").iterdir()) == []
+
+
+def test_a_folder_is_deleted_or_replaced_such_that_no_part_of_it_is_ever_seen(tmp_path, monkeypatch):
+    seen = []
+
+    def watch(path, **options):
+        seen.append((sorted(item.name for item in tmp_path.iterdir() if not item.name.startswith(".")), path.name))
+        removes(path, **options)
+
+    removes = shutil.rmtree
+    with staged_folder(tmp_path / "old") as temporary:
+        write_text(temporary / "x", "1")
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    remove_folder(tmp_path / "old")
+    assert seen[0][0] == [] and seen[0][1].startswith(".halle-tmp-")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    with staged_folder(tmp_path / "a") as temporary:
+        write_text(temporary / "x", "old")
+    moves = Path.replace
+
+    def fail(path, target):
+        if path.name.endswith("-a") and not path.name.endswith("-old-a") and Path(target).name == "a":
+            raise OSError(5, "Input/output error")
+        return moves(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StorageError), staged_folder(tmp_path / "a") as temporary:
+        write_text(temporary / "x", "new")
+    assert (tmp_path / "a" / "x").read_text(encoding="utf-8") == "old"
+    verify_checksums(tmp_path / "a")
 
 
 def test_json_is_written_for_people(tmp_path):

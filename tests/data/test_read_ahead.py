@@ -27,7 +27,7 @@ class Crops:
 
 
 def reader(crops: Crops, accumulation: int = 2) -> CropReader:
-    return CropReader(crops, lambda micro: range(micro * 5, micro * 5 + 5), accumulation, workers=3)
+    return CropReader(crops, lambda micro, rank, world_size: range(micro * 5, micro * 5 + 5), accumulation, workers=3)
 
 
 def test_batches_are_those_of_their_numbers_whatever_the_order_of_reading() -> None:

@@ -146,6 +146,7 @@ def test_every_trainer_takes_the_option(stage, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(app, "_run_stage", lambda name, module, settings, common: given.update(settings))
     with pytest.raises(SystemExit):
         app.app([stage, *inputs, "--out", str(tmp_path / "run"), "--tracker", "mlflow"])
+    assert given.pop("probe") is False  # no setting: it asks for another work
     assert resolve(stage, options=given).training.tracker == "mlflow"
     with pytest.raises(UsageError, match=r"`training\.tracker`"):
         resolve(stage, options={**given, "training.tracker": "notebook"})
