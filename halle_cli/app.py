@@ -43,9 +43,6 @@ def halle(
     """Options before the command (`--version` acts by itself)."""
 
 
-UNDIVIDED = ("synth", "eval")  # under a launcher of many processes the first does all of these
-
-
 def _option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text)
 
@@ -102,7 +99,7 @@ def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[st
     planned = common["dry_run"] or probe
     common = {**common, "dry_run": common["dry_run"] and not probe}  # all processes of a run take part in a probe
 
-    if (name in UNDIVIDED or common["dry_run"]) and os.environ.get("RANK", "0") != "0":
+    if common["dry_run"] and os.environ.get("RANK", "0") != "0":
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
     unfinished = "write" not in (settings.get("steps") or ["write"])  # `halle curate --steps` of which it is the last

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from stages.artifacts import storage
-from stages.artifacts.run_dir import CONFIG, Output, check_output, claim_output
+from stages.artifacts.run_dir import CONFIG, Output, check_output
+from stages.artifacts.team import OneProcess, Team
 from stages.config.stage_configs import CurateConfig
 from stages.curation.clips import CLIPS, MANY_CLIPS, SHARDS
 from stages.curation.readers import Corpus, read_corpus
@@ -29,14 +30,14 @@ def run(config: CurateConfig) -> dict:
     parents = {"source": _fingerprint(corpus)}
     if corpus.layout == "recordings":
         return _run_untranscribed(corpus, config, parents)
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one does it
-        return {}
     work = storage.fingerprint_of([config_identity(config), parents])
-    with claim_output("curate", config, parents) as output:
+    team = _team(config)
+    with team.claim("curate", config, parents) as output:
         if not output.complete or storage.read_json(output.path / STATISTICS).get("work") != work:
-            _reopen(output)
-            curate_transcribed(corpus, config, output, work)
-        _report(config)
+            team.wait()  # nobody changes what another is still looking at
+            team.on_main(lambda: _reopen(output))
+            curate_transcribed(corpus, config, output, work, team)
+        team.on_main(lambda: _report(config))
     return _summary(config)
 
 
@@ -66,6 +67,15 @@ def _clips_in_words(config: CurateConfig, out: Path) -> str:
     single, shards = (f"{config.sample_rate} Hz FLAC in {(out / name).as_posix()}" for name in (CLIPS, SHARDS))
     return {"reference": "none", "flac": single, "shards": shards,
             "auto": f"{single}, of more than {MANY_CLIPS} in {(out / SHARDS).as_posix()}"}[config.clips]
+
+
+def _team(config: CurateConfig) -> Team:
+    """Return the processes that a launcher has started; one alone need not wait for torch."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return OneProcess()
+    from stages.training.processes import Processes
+
+    return Processes(config.device, patience=timedelta(days=30))  # recordings take unequal times
 
 
 def _run_untranscribed(corpus: Corpus, config: CurateConfig, parents: dict[str, str]) -> dict:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
-from stages.artifacts.run_dir import check_output, claim_output
+from stages.artifacts.run_dir import Output, check_output
 from stages.artifacts.storage import fingerprint_of, read_json, sha256_file, write_json, write_jsonl, write_text
 from stages.config.resolve import flatten
 from stages.config.stage_configs import EvalConfig
 from stages.metrics.base import Metric, Need
-from stages.metrics.cases import Case, refuse_bad_set, setting_in_words
+from stages.metrics.cases import Case, setting_in_words
 from stages.metrics.kept_audio import KeptAudio
 from stages.metrics.listening_answers import score_listening, still_hold
 from stages.metrics.measurements import MEASUREMENTS, KeptMeasurements, identity_of
@@ -20,18 +22,19 @@ from stages.metrics.prompt_lengths import with_room_for_prompts
 from stages.metrics.protocol_pieces import AwaitedTranscripts, check_pieces, check_recogniser, runs_elsewhere
 from stages.metrics.registry import choose_metrics, why_not
 from stages.metrics.scores import scores_of
-from stages.metrics.scoring import SCORED, AllMade, Scene, Scorer, rows_of
+from stages.metrics.scoring import SCORED, AllMade, Scene, Scorer, join_journals, rows_of, tidy
 from stages.metrics.tasks import export_tasks
 from stages.metrics.test_set import EvaluationSet, cases_to_judge, open_test_set
 from stages.metrics.transcripts import TRANSCRIPTS, GivenTranscripts, Heard, KeptTranscripts
+from stages.parallel import ALONE, Share
 from stages.reports.evaluation import evaluation_page, score_in_words
 from stages.reports.listening_tables import OPINIONS, opinion_in_words
 from stages.reports.listening_test import PAGE, write_listening_test
 from stages.reports.tables import TABLES, not_measured, write_tables
 from stages.speech.transcriber import load_transcriber
-from stages.synthesis.making import keep_scenes, make_audio
+from stages.synthesis.making import Studio, refuse_bad_scenes
 from stages.synthesis.sources import Source, find_sources
-from stages.training.processes import pick_device
+from stages.training.processes import Processes, pick_device
 
 ITEMS, SCORES, REPORT = "items.jsonl", "scores.json", "report.html"
 _OFFERS: dict[str, frozenset[Need]] = {
@@ -81,35 +84,46 @@ def _contents(paths: Iterable[str]) -> list[str]:
 
 
 def run(config: EvalConfig) -> dict:
-    """Make the audio that is not there yet, score what lies there, write scores and the page; nothing is done twice."""
+    """Make the audio that is not there yet, score what lies there, write scores and the page; nothing is done twice.
+
+    Of several processes each makes and scores its share; the first one writes the result and returns it.
+    """
+    processes = Processes(config.device, patience=timedelta(days=30))  # shares take unequal times
     if config.export_tasks:
-        return export(config)
+        return processes.on_main(lambda: export(config)) or {}
     job = prepare(config)
-    with claim_output("eval", job.config, job.parents) as folder:
-        if folder.complete and (scores := finished_scores(job)):
-            return result(job, scores)
-        opinions = opinions_of(job)
-        folder.reopen()
-        heard = open_heard(job)  # what is missing here is better known before hours of speaking
-        sounds = KeptAudio(job.out)
-        scenes = keep_scenes(sounds, job.cases)
-        refused = [scene.refused for scene in scenes if scene.refused]
-        refuse_bad_set(refused, len(scenes), config.bad_allowed(len(scenes)))
-        made = make_audio(sounds, scenes, job.sources, config.seeds, pick_device(config.device))
-        rows = score(job, sounds, scenes, made, heard)
-        write_jsonl(job.out / ITEMS, rows)
-        systems = {source.name: source.facts for source in job.sources}
-        scores = scores_of(job.config, job.test_set, systems, job.metrics, rows, heard) | {
-            "unavailable": unavailable(job), "request": job.request}
-        if opinions and still_hold(opinions, job.out, rows, required=bool(config.listening_answers)):
-            scores["listening"] = opinions
-        if config.listening_test:
-            write_listening_test(job.out, rows, config)
-        write_json(job.out / SCORES, scores)
-        write_text(job.out / REPORT, evaluation_page(scores, rows, job.out))
-        write_tables(job.out, scores)
-        folder.finish()
-    return result(job, scores)
+    with processes.claim("eval", job.config, job.parents) as folder:
+        scores = processes.on_main(lambda: finished_scores(job) if folder.complete else None)
+        if processes.largest(int(scores is not None)):
+            return result(job, scores) if scores else {}
+        opinions = processes.on_main(lambda: opinions_of(job))
+        processes.on_main(lambda: (folder.reopen(), tidy(job.out)))
+        share = processes.share()
+        heard = open_heard(job, share)  # what is missing here is better known before hours of speaking
+        studio, scenes = Studio(KeptAudio(job.out, share), processes, share).keep_scenes(job.cases)
+        processes.on_main(lambda: refuse_bad_scenes(scenes, config))
+        studio, made = studio.make_audio(scenes, job.sources, config.seeds)
+        rows = processes.gather(score(job, studio.sounds, scenes, made, heard, share))
+        processes.on_main(lambda: finish(job, folder, [*chain(*rows)], heard, opinions))
+    return result(job, read_json(job.out / SCORES)) if processes.is_main else {}
+
+
+def finish(job: Job, folder: Output, rows: list[dict], heard: Heard | None, opinions: dict | None) -> None:
+    """Write what was measured in every form."""
+    config = job.config
+    join_journals(job.out)
+    write_jsonl(job.out / ITEMS, rows)
+    systems = {source.name: source.facts for source in job.sources}
+    scores = scores_of(config, job.test_set, systems, job.metrics, rows, heard) | {
+        "unavailable": unavailable(job), "request": job.request}
+    if opinions and still_hold(opinions, job.out, rows, required=bool(config.listening_answers)):
+        scores["listening"] = opinions
+    if config.listening_test:
+        write_listening_test(job.out, rows, config)
+    write_json(job.out / SCORES, scores)
+    write_text(job.out / REPORT, evaluation_page(scores, rows, job.out))
+    write_tables(job.out, scores)
+    folder.finish()
 
 
 def opinions_of(job: Job) -> dict | None:
@@ -137,7 +151,7 @@ def finished_scores(job: Job) -> dict | None:
     return scores if same else None
 
 
-def open_heard(job: Job) -> Heard | None:
+def open_heard(job: Job, share: Share = ALONE) -> Heard | None:
     """Return who listens: given transcripts, or a recogniser; None when no metric asks what was heard."""
     if not any("transcript" in metric.needs for metric in job.metrics):
         return None
@@ -148,17 +162,19 @@ def open_heard(job: Job) -> Heard | None:
     if runs_elsewhere(job.config.transcriber):
         return AwaitedTranscripts(job.config.transcriber, job.out)
     device = str(pick_device(job.config.device))
-    return KeptTranscripts(job.out / TRANSCRIPTS, load_transcriber(job.config.transcriber, job.config.language, device))
+    transcriber = load_transcriber(job.config.transcriber, job.config.language, device)
+    return KeptTranscripts(job.out / TRANSCRIPTS, transcriber, share)
 
 
-def score(job: Job, sounds: KeptAudio, scenes: Sequence[Scene], made: AllMade, heard: Heard | None) -> list[dict]:
-    """Return a row for each utterance and take, with everything that lies on disk measured."""
+def score(job: Job, sounds: KeptAudio, scenes: Sequence[Scene], made: AllMade, heard: Heard | None,
+          share: Share) -> list[list[dict]]:
+    """Return the rows of each utterance of a share, one a take, with everything that lies on disk measured."""
     recordings = [scene.recording for scene in scenes if scene.recording]
     if heard is not None:
         heard.require([each.audio_sha256 for each in (*recordings, *made.values()) if each.audio])
-    kept = KeptMeasurements(job.out / MEASUREMENTS)
+    kept = KeptMeasurements(job.out / MEASUREMENTS, share)
     scorer = Scorer(job.metrics, job.offered, sounds, heard, kept, job.config.language)
-    return rows_of(scorer, scenes, made)
+    return rows_of(scorer, scenes, made, share)
 
 
 def plan(config: EvalConfig) -> dict:

@@ -97,8 +97,7 @@ def _open(config: MReQConfig) -> Inputs:
     own_items(config.training.batch_size, config.training.accumulation, 0, 0, 1)
     teacher = load_teacher(config.teacher)
     config = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks)
-    fld_weights(config)
-    hsr_weights(config)
+    fld_weights(config), hsr_weights(config)  # refuses a wrong number of them
     manifest = read_manifest(config.data)
     alignment = teacher.hop_length * config.mrvq.alignment_frames
     least = max(config.discriminator.fft_sizes)

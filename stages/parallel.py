@@ -1,4 +1,4 @@
-"""Work on many recordings at once, in threads or in processes."""
+"""Work on many items at once: in threads, in worker processes, or divided among the processes of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing.connection
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -15,6 +15,29 @@ from stages.signals import ignore_interrupts, signal_name
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Share:
+    """Which of several processes this is (`rank` of `world_size`), and at which of all items it is (`place`)."""
+
+    def __init__(self, rank: int = 0, world_size: int = 1):
+        self.rank, self.world_size, self.place = rank, world_size, 0
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield this process's items: every `world_size`th."""
+        for place, item in enumerate(items):
+            if place % self.world_size == self.rank:
+                self.place = place
+                yield item
+
+
+ALONE = Share()
+
+
+def in_turn(found: Sequence[Result], world_size: int) -> list[Result]:
+    """Return in the order of the items what processes found of their shares, given one process after the other."""
+    places = sorted(range(len(found)), key=lambda place: place % world_size)
+    return [found[number] for number in sorted(range(len(found)), key=places.__getitem__)]
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:

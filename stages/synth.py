@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
+from stages.artifacts.journal import Journal
 from stages.artifacts.manifest import write_manifest
-from stages.artifacts.run_dir import check_output, claim_output
-from stages.artifacts.storage import append_jsonl, decode_utf8, write_jsonl
+from stages.artifacts.run_dir import Output, check_output
+from stages.artifacts.storage import decode_utf8, write_jsonl
 from stages.audio.io import AUDIO_SUFFIXES, audio_info, check_suffix
 from stages.config.stage_configs import SynthConfig
-from stages.errors import BadInputsError, UnfinishedSpeechError, UsageError
+from stages.errors import UnfinishedSpeechError, UsageError
 from stages.progress import Progress
 from stages.synthesis.batch import (
     ITEMS,
     REJECTED,
     Batches,
     Item,
+    check_all_spoken,
     holds_many,
     known_rows,
     manifest_rows,
     num_known,
     read_items,
+    unfinished,
 )
 from stages.synthesis.explain import explain_text, reading_passage
 from stages.synthesis.long_script import has_words
@@ -35,14 +42,17 @@ from stages.synthesis.sources import part_fingerprints
 from stages.synthesis.takes import Script
 from stages.synthesis.verify import in_short, make_verifier
 from stages.text.normalizer import drop_control_characters
-from stages.training.processes import pick_device
+from stages.training.processes import Processes, pick_device
 
 
 def run(config: SynthConfig) -> dict:
-    """Speak one text into a file, or many into a folder.
+    """Speak one text into a file, or many into a folder, which several processes share among them.
 
     What is not finished is written all the same; then `UnfinishedSpeechError` is raised unless that is allowed.
     """
+    alone = config.reading_passage or config.explain_text or not holds_many(config.text)
+    if alone and os.environ.get("RANK", "0") != "0":  # of several processes the first one does it
+        return {}
     if config.reading_passage:
         return reading_passage(config.out)
     if config.explain_text:
@@ -65,10 +75,10 @@ def plan(config: SynthConfig) -> dict:
             "writes": [file.as_posix() for file in output_files(out, out.with_suffix(".json"), config)]}
 
 
-def open_pipeline(config: SynthConfig) -> SpeechPipeline:
+def open_pipeline(config: SynthConfig, device: torch.device) -> SpeechPipeline:
     """Load the model, and the recogniser when what it speaks shall be verified."""
     verifier = make_verifier(config)
-    return SpeechPipeline(load_speech_model(config, pick_device(config.device)), config, verifier)
+    return SpeechPipeline(load_speech_model(config, device), config, verifier)
 
 
 def prompt_of(config: SynthConfig, model: SpeechModel, path: str, text: str | None) -> Prompt:
@@ -84,7 +94,7 @@ def prompt_of(config: SynthConfig, model: SpeechModel, path: str, text: str | No
 def speak_one(config: SynthConfig) -> dict:
     """Speak and write the audio and its report."""
     text, out, prompt_path = read_text(config), output_path(config), _prompt_path(config)
-    pipeline = open_pipeline(config)
+    pipeline = open_pipeline(config, pick_device(config.device))
     writer = SpeechWriter(config, pipeline.model)
     script = Script(text, prompt_of(config, pipeline.model, prompt_path, config.prompt_text), config.seed)
     progress = Progress("speak", pipeline.size_of(text))
@@ -155,26 +165,43 @@ def output_path(config: SynthConfig) -> Path:
 
 
 def speak_many(config: SynthConfig) -> dict:
-    """Speak what is not done yet, then write a manifest of everything. One text's failure does not stop the others."""
+    """Speak what is not done yet, then write a manifest of everything. One text's failure does not stop the others.
+
+    Of several processes each speaks its share; the first one writes the result and returns it.
+    """
     items, parents = _many(config), part_fingerprints(find_parts(config))
-    with claim_output("synth", config, parents) as folder:
-        rows = known_rows(config, items, folder.complete)
-        todo = [item for item in items if item.id not in rows]
-        if todo or num_known(config) != len(items):  # one was taken away
-            folder.reopen()
-            rows |= {row["id"]: row for row in _speak(config, items, todo)}
-        done = [rows[item.id] for item in items]
-        rejected = [row for row in done if row["refused"]]
-        if not folder.complete:
-            write_jsonl(folder.path / ITEMS, done)
-            write_jsonl(folder.path / REJECTED, [{"id": row["id"], "reason": row["refused"]} for row in rejected])
-            write_manifest(folder.path, manifest_rows(done))
-            if len(rejected) <= config.bad_allowed(len(items)):
-                folder.finish()
-    _check_all_spoken(config, done, rejected)
+    processes = Processes(config.device, patience=timedelta(days=30))  # shares take unequal times
+    with processes.claim("synth", config, parents) as folder:
+        journal = Journal(folder.path / ITEMS, processes.share())
+        processes.on_main(journal.join)  # what killed processes left
+        known = known_rows(config, items, folder.complete)
+        todo = [item for item in items if item.id not in known]
+        changed = bool(todo) or num_known(config) != len(items)  # one may have been taken away
+        processes.wait()  # nobody writes before all have seen the same
+        if changed:
+            processes.on_main(folder.reopen)
+            _speak(config, items, todo, journal, processes)
+            processes.wait()
+        return processes.on_main(lambda: _finish(config, folder, items, todo, journal)) or {}
+
+
+def _finish(config: SynthConfig, folder: Output, items: Sequence[Item], todo: Sequence[Item],
+            journal: Journal) -> dict:
+    """Write what there is unless the folder is complete; raise when too little of it was spoken."""
+    journal.join()
+    rows = {row["id"]: row for row in journal.rows()}
+    done = [rows[item.id] for item in items]
+    rejected = [row for row in done if row["refused"]]
+    if not folder.complete:
+        write_jsonl(folder.path / ITEMS, done)
+        write_jsonl(folder.path / REJECTED, [{"id": row["id"], "reason": row["refused"]} for row in rejected])
+        write_manifest(folder.path, manifest_rows(done))
+        if len(rejected) <= config.bad_allowed(len(items)):
+            folder.finish()
+    check_all_spoken(config, done, rejected)
     return {"speech": config.out, "texts": len(done),
             "spoken_now": sum(not rows[item.id]["refused"] for item in todo),
-            "rejected": len(rejected), "unfinished": _unfinished(done),
+            "rejected": len(rejected), "unfinished": unfinished(done),
             "seconds": round(sum(row.get("duration", 0) for row in done), 2)}
 
 
@@ -182,7 +209,7 @@ def plan_many(config: SynthConfig, parts: dict[str, str]) -> dict:
     """Say what `speak_many` would read, skip and write."""
     items = _many(config)
     check_output("synth", config, part_fingerprints(parts))
-    known = known_rows(config, items, complete=False, mend=False)
+    known = known_rows(config, items, complete=False)
     return {"reads": {**parts, "texts": len(items), "words": sum(len(item.text.split()) for item in items)},
             "done": len(known), "rejected": {item.id: item.problem for item in items if item.problem},
             "writes": [(Path(config.out) / name).as_posix() for name in ("manifest.jsonl", ITEMS, REJECTED)],
@@ -200,9 +227,10 @@ def _many(config: SynthConfig) -> list[Item]:
     return read_items(config)
 
 
-def _speak(config: SynthConfig, items: Sequence[Item], todo: Sequence[Item]) -> Iterator[dict]:
-    """Yield a row for each item to do, once it is in the journal."""
-    pipeline = open_pipeline(config)
+def _speak(config: SynthConfig, items: Sequence[Item], todo: Sequence[Item], journal: Journal,
+           processes: Processes) -> None:
+    """Speak this process's share of the items to do; each is in the journal as soon as its files are on disk."""
+    pipeline = open_pipeline(config, processes.device)
 
     @lru_cache(maxsize=8)  # few voices are used again and again; many must not fill the memory
     def read(path: str, text: str | None) -> Prompt:
@@ -210,24 +238,5 @@ def _speak(config: SynthConfig, items: Sequence[Item], todo: Sequence[Item]) -> 
 
     batches = Batches(config, pipeline, SpeechWriter(config, pipeline.model),
                       lambda item: read(item.prompt, item.prompt_text))
-    for row in batches.speak(items, todo):
-        append_jsonl(Path(config.out) / ITEMS, row)
-        yield row
-
-
-def _check_all_spoken(config: SynthConfig, done: Sequence[dict], rejected: Sequence[dict]) -> None:
-    if len(rejected) > config.bad_allowed(len(done)):
-        shown = "; ".join(f"`{row['id']}`: {row['refused']}" for row in rejected[:3])
-        raise BadInputsError(f"{len(rejected)} of {len(done)} texts were not spoken: {shown}",
-                             f"see {Path(config.out) / REJECTED}, mend them and run the command again, or allow more "
-                             "with --max-bad")
-    unfinished = _unfinished(done)
-    if unfinished and not config.allow_unfinished:
-        shown = ", ".join(f"`{name}`" for name in unfinished[:5])
-        raise UnfinishedSpeechError(
-            f"wrote `{config.out}`, but {len(unfinished)} of {len(done)} texts are not finished: {shown}",
-            "raise --max-seconds and add --allow-change max_seconds to speak these again, or --allow-unfinished")
-
-
-def _unfinished(rows: Sequence[dict]) -> list[str]:
-    return [row["id"] for row in rows if not row["refused"] and not row["finished"]]
+    for row in batches.speak(items, todo, journal.share):
+        journal.add(row)

@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint
@@ -187,6 +187,9 @@ class ARTask:
 
     def samples(self, run: Run) -> list[Sample]:
         return self.speech.sounds if self.speech else []
+
+    def shards(self) -> Sequence[nn.Module]:
+        return self.model.transformer.blocks if self.config.training.fsdp else ()
 
     def identity(self) -> tuple[str, dict, dict]:
         """Return what synthesis needs beside the weights: tokenizer, system, and how long the training data was."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint
@@ -17,14 +18,13 @@ from stages.config.stage_configs import TrainNARConfig
 from stages.data.alignments import Alignments, find_alignments
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, open_init, start_from
-from stages.data.token_codec import level_inputs, open_codec
+from stages.data.token_codec import feature_statistics, level_inputs, open_codec
 from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
 from stages.lm.nar import NARModel
 from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
-from stages.lm.transformer import valid_positions
 from stages.planning.cost import planned_cost
 from stages.planning.language_models import nar_workload
 from stages.reports.run import update_report
@@ -57,9 +57,7 @@ def run(config: TrainNARConfig) -> dict:
                                               _align(config, data, codec, process)),
                               report=update_report)
     return {
-        "run": config.out,
-        "checkpoint": result.checkpoint.as_posix(),
-        "steps": result.step,
+        "run": config.out, "checkpoint": result.checkpoint.as_posix(), "steps": result.step,
         **data.describe(),
         **({"init": task.init_report.counts()} if task and task.init_report else {}),
         **{f"validation_{name}": round(value, 5) for name, value in result.measures.items() if "." not in name},
@@ -88,22 +86,21 @@ def plan(config: TrainNARConfig, probe: bool = False) -> dict:
         "writes": config.out,
         **planned_cost(config, nar_workload(model.config, config.training, data, _batch_plan(config, data, codec),
                                             codec, _clip_rule(config, data, codec)),
-                       probe and (lambda own, process: NARTask(own, data, codec.to(process.device), init, parents))),
+                       probe and (lambda own, process: NARTask(own, data, codec.to(process.device), init, parents,
+                                                               _align(own, data, codec, process)))),
     }
 
 
 def model_config(config: TrainNARConfig, data: TokenData, codec: Codec) -> NARConfig:
     """Return the architecture; what reads tokens and features follows the store, the codec and the system."""
-    return config.model.model_copy(
-        update={
-            "num_levels": codec.hierarchy.num_levels,
-            "codebook_size": codec.hierarchy.codebook_size,
-            "latent_dim": codec.hierarchy.latent_dim,
-            "text_vocab_size": data.tokenizer.vocab_size,
-            "text_mode": config.model.text_mode if config.model.text_mode == "pointer" else
-            "cross" if data.system == "halle" else "prefix",
-        }
-    )
+    attended = "cross" if data.system == "halle" else "prefix"
+    return config.model.model_copy(update={
+        "num_levels": codec.hierarchy.num_levels,
+        "codebook_size": codec.hierarchy.codebook_size,
+        "latent_dim": codec.hierarchy.latent_dim,
+        "text_vocab_size": data.tokenizer.vocab_size,
+        "text_mode": "pointer" if config.model.text_mode == "pointer" else attended,
+    })  # fmt: skip
 
 
 def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, dict[str, str]]:
@@ -119,19 +116,15 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
 
 
 def _align(config: TrainNARConfig, data: TokenData, codec: Codec, process: Run) -> Alignments | None:
-    if config.model.text_mode != "pointer":
-        return None
-    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main)
+    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main) \
+        if config.model.text_mode == "pointer" else None
 
 
 def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRule:
     rate = codec.hierarchy.frame_rate
-    return ClipRule(
-        unit=codec.alignment // codec.hop_length,
-        window=round(config.window_seconds * rate) if data.system == "halle" else None,
-        prompt=round(config.prompt_seconds * rate),
-        no_prompt_probability=config.no_prompt_probability,
-    )
+    window = round(config.window_seconds * rate) if data.system == "halle" else None
+    return ClipRule(codec.alignment // codec.hop_length, window, round(config.prompt_seconds * rate),
+                    config.no_prompt_probability)
 
 
 def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchPlan:
@@ -180,13 +173,9 @@ class NARTask:
         ], log)  # fmt: skip
 
     def _measure_inputs(self, run: Run) -> None:
-        values = []
-        for number in range(min(STATISTICS_BATCHES, len(self.plan))):
-            batch = self._make(self.data.train[self.plan.items(number)], "statistics").to(run.device)
-            feature = level_inputs(batch, self.codec.hierarchy)["feature"]
-            values.append(feature.transpose(1, 2)[valid_positions(batch.lengths, feature.shape[-1])])
-        std, mean = torch.std_mean(torch.cat(values).double(), dim=0)
-        self.model.set_input_statistics(mean, std)
+        batches = (self._make(self.data.train[self.plan.items(number)], "statistics").to(run.device)
+                   for number in range(min(STATISTICS_BATCHES, len(self.plan))))
+        self.model.set_input_statistics(*feature_statistics(batches, self.codec.hierarchy))
 
     def largest_batch(self, run: Run) -> LargestBatch:
         """Return the batch of the longest utterances, each with a prompt."""
@@ -200,15 +189,13 @@ class NARTask:
 
     def batch(self, step: int, micro: int, run: Run) -> tuple[NARBatch, bool]:
         """Return this process's clips of the global batch, and whether they count."""
-        number = self._number(step, micro)
+        number = (step - 1) * self.config.training.accumulation + micro
         own, counted = rank_slice(self.plan.items(number), run.rank, run.world_size)
         return self._make(self.data.train[own], number).to(run.device), counted
 
     def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
-        return self.data.ids(rank_slice(self.plan.items(self._number(step, micro)), rank, world_size)[0])
-
-    def _number(self, step: int, micro: int) -> int:
-        return (step - 1) * self.config.training.accumulation + micro
+        number = (step - 1) * self.config.training.accumulation + micro
+        return self.data.ids(rank_slice(self.plan.items(number), rank, world_size)[0])
 
     def train_step(self, batch: tuple[NARBatch, bool], run: Run) -> dict[str, Tensor]:
         own, counted = batch
@@ -233,30 +220,28 @@ class NARTask:
                 total += torch.stack([sums.losses, sums.tokens, sums.correct])
         losses, tokens, correct = total
         measures = {"loss": losses.sum() / tokens.sum(), "accuracy": correct.sum() / tokens.sum()}
-        for index in range(self.model.config.num_levels):
-            measures[f"loss.level{index + 1}"] = losses[index] / tokens[index]
-            measures[f"accuracy.level{index + 1}"] = correct[index] / tokens[index]
+        for level, loss, accuracy in zip(range(1, len(tokens) + 1), losses / tokens, correct / tokens, strict=True):
+            measures |= {f"loss.level{level}": loss, f"accuracy.level{level}": accuracy}
         measures |= run.processes.on_main(partial(self.speech.speak, run.step)) or {}
         return {name: float(value) for name, value in measures.items()}
 
     def samples(self, run: Run) -> list[Sample]:
         return self.speech.sounds
 
+    def shards(self) -> Sequence[nn.Module]:
+        return self.model.transformer.blocks if self.config.training.fsdp else ()
+
     def identity(self) -> tuple[str, dict, dict]:
         """Return what synthesis needs beside the weights: the system and how long clips and prompts were."""
-        architecture = {
-            "system": self.data.system,
-            "model": self.model.config.model_dump(mode="json"),
-            "window_seconds": self.window_seconds,
-            "prompt_seconds": self.config.prompt_seconds,
-            "text_tokenizer_json": self.data.store.text_tokenizer_path.read_text(encoding="utf-8"),
-        }
-        return "nar", architecture, self.parents
+        tokenizer = self.data.store.text_tokenizer_path.read_text(encoding="utf-8")
+        return "nar", {"system": self.data.system, "model": self.model.config.model_dump(mode="json"),
+                       "window_seconds": self.window_seconds, "prompt_seconds": self.config.prompt_seconds,
+                       "text_tokenizer_json": tokenizer}, self.parents  # fmt: skip
 
     def _make(self, items, step: int | str, rule: ClipRule | None = None) -> NARBatch:
         levels = self.codec.hierarchy.num_levels
-        return nar_batch(self.data, items, self.codec.hop_length, rule or self.rule, levels, self.config.seed, step,
-                         self.places)  # fmt: skip
+        rule, seed = rule or self.rule, self.config.seed
+        return nar_batch(self.data, items, self.codec.hop_length, rule, levels, seed, step, self.places)
 
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
         inputs = level_inputs(batch, self.codec.hierarchy)

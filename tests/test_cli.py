@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from halle_cli.app import UNDIVIDED, app
+from halle_cli.app import app
 from halle_cli.console import Console, _lines
 from halle_cli.next_steps import NEXT_STEP, next_step
 from stages.config.resolve import CONFIG_OF_STAGE
@@ -179,11 +179,11 @@ def test_running_out_of_memory_is_no_bug_and_a_bug_is(capsys, own_logging, error
     assert end.value.code == code and says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", UNDIVIDED)
-def test_what_is_not_divided_is_left_to_the_first_process(stage, monkeypatch, capsys):
+@pytest.mark.parametrize("arguments", [["synth", "--prompt", "nowhere", "--say", "Hello."],
+                                       ["eval", "--set", "nowhere", "--dry-run"]])
+def test_a_single_text_and_a_plan_are_left_to_the_first_process(arguments, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    options = {"curate": ["nowhere", "--out", "x"], "synth": ["--prompt", "nowhere"], "eval": ["--set", "nowhere"]}
     with pytest.raises(SystemExit) as end:
-        app([stage, *options[stage]])
+        app(arguments)
     assert end.value.code == 0
     assert capsys.readouterr() == ("", "")

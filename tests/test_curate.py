@@ -327,9 +327,3 @@ def test_the_manifest_is_one_json_object_a_line(tmp_path):
     row = json.loads(lines[0])
     assert list(row)[:7] == ["id", "audio", "start", "duration", "speaker", "text", "split"]
     assert row["audio"] == "clips/u00.flac"
-
-
-def test_of_several_processes_the_first_curates_what_has_transcripts(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert run(settings(audio_folder(tmp_path / "src", 2), tmp_path / "out")) == {}
-    assert not (tmp_path / "out").exists()

@@ -32,7 +32,6 @@ from stages.artifacts.storage import verify_checksums
 from stages.audio.io import read_audio, write_audio
 from stages.codec.registry import export_codec, load_codec
 from stages.errors import BadInputsError, UsageError
-from stages.metrics import kept_audio, measurements, transcripts
 from stages.metrics.opinion import DNSMOS
 from stages.metrics.sounds import Sound
 from stages.speech import transcriber
@@ -169,16 +168,13 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_ends_the_same(tmp_path, hy
             raise KeyboardInterrupt
         append(path, row)
 
-    writers = [kept_audio, transcripts, measurements]
-    for module in writers:
-        monkeypatch.setattr(module, "append_jsonl", killed)
+    monkeypatch.setattr(storage, "append_jsonl", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(settings(tmp_path, hypotheses=hypotheses))
     assert not (tmp_path / "out" / "scores.json").exists()
     with (tmp_path / "out" / journal).open("a", encoding="utf-8") as file:
         file.write(torn)
-    for module in writers:
-        monkeypatch.setattr(module, "append_jsonl", append)
+    monkeypatch.setattr(storage, "append_jsonl", append)
     evaluate.run(settings(tmp_path, hypotheses=hypotheses))
     assert read(tmp_path) == read(tmp_path, "whole")
     identified = {"made.jsonl": "path", "transcripts.jsonl": "audio_sha256", "measurements.jsonl": "key"}[journal]

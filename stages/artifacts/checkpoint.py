@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from stages.artifacts.model_folder import MODEL_FILE as DESCRIPTION
 from stages.artifacts.model_hub import local_copy
-from stages.artifacts.storage import FORMAT_VERSION, is_complete, read_json, staged_folder, verify_checksums, write_json
+from stages.artifacts.storage import (
+    FORMAT_VERSION,
+    is_complete,
+    read_json,
+    remove_folder,
+    staged_folder,
+    verify_checksums,
+    write_json,
+)
 from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, model_fingerprint, read_tensors
 from stages.errors import StorageError, UsageError
 
@@ -199,6 +207,12 @@ def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
         if match and is_complete(folder):
             found.append((int(match[1]), folder))
     return sorted(found)
+
+
+def prune_checkpoints(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints of a run."""
+    for _, folder in list_checkpoints(run)[:-keep]:
+        remove_folder(folder)
 
 
 def _tell_unfinished(run: Path, used: Path) -> None:

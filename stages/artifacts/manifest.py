@@ -213,7 +213,17 @@ def _manifest_file(path: Path) -> Path:
 def audio_root(folder: Path) -> Path:
     """Return the folder that the audio paths of a manifest start from."""
     header = folder / AUDIO_ROOT_FILE
-    return (folder / read_json(header)["audio_root"]).resolve() if header.is_file() else folder.resolve()
+    if not header.is_file():
+        return folder.resolve()
+    named = read_json(header).get("audio_root")
+    if not isinstance(named, str) or "\x00" in named:
+        raise UsageError(f"expected a folder as `audio_root` in `{header}`, got `{named}`",
+                         "make the manifest again with: halle curate")
+    try:
+        return (folder / named).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, links in a circle, half a character
+        raise UsageError(f"the `audio_root` in `{header}` is no folder: {error}",
+                         "make the manifest again with: halle curate") from error
 
 
 def _to_utterance(row: dict, root: Path) -> Utterance:

@@ -77,7 +77,17 @@ def row_problems(row: dict) -> list[str]:
             problems.append(f"field `{name}` should be seconds, got `{row[name]}`")
     if not problems and not stays_inside(row["audio"]):
         problems.append(f"path `{row['audio']}` leaves the data root")
-    return problems
+    return problems or [f"field `{name}` should hold finite numbers, got `{value}`" for name, value in row.items()
+                        if not _is_finite(value)]
+
+
+def _is_finite(value: object) -> bool:
+    """Tell whether all numbers in a value can be written as JSON again."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, (list, dict)):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return True
 
 
 def stays_inside(path: str) -> bool:
@@ -112,7 +122,7 @@ def _row(line: bytes, line_number: int, manifest: Path, not_json: _Problems) -> 
     if not text.strip():
         return None
     try:
-        row = json.loads(text)
+        row = json.loads(text)  # NaN is told of with its field
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):

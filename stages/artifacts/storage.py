@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.artifacts import strict_json
 from stages.errors import StorageError, UsageError
 
 FORMAT_VERSION = 1
@@ -137,7 +138,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, strict_json.to_text(value, indent=2) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: list[dict]) -> None:
@@ -154,16 +155,19 @@ def append_jsonl(path: str | Path, row: dict) -> None:
 
 
 def to_json_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    return strict_json.to_text(row) + "\n"
 
 
 def read_json(path: str | Path) -> dict:
     path = Path(path)
     try:
-        value = json.loads(_read_utf8(path))
-    except json.JSONDecodeError as error:
+        value = strict_json.parse(_read_utf8(path))
+    except ValueError as error:
         raise StorageError(f"`{path}` is not JSON: {error}", "make it again with the stage that wrote it") from error
-    version = value.get("format_version", FORMAT_VERSION) if isinstance(value, dict) else FORMAT_VERSION
+    version = value.get("format_version", FORMAT_VERSION) if isinstance(value, dict) else None
+    if not isinstance(version, int):
+        raise StorageError(f"expected a JSON object, with format_version if any, in `{path}`, got something else",
+                           "make it again with the stage that wrote it")
     if version > FORMAT_VERSION:
         raise UsageError(f"expected format_version at most {FORMAT_VERSION} in `{path}`, got {version}",
                          "upgrade halle: this file was made by a newer one")
@@ -178,7 +182,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = strict_json.parse(line)
             if not isinstance(row, dict):
                 raise ValueError
             rows.append(row)
@@ -197,7 +201,15 @@ def read_journal(path: str | Path, mend: bool = True) -> list[dict]:
     whole, _, torn = path.read_bytes().rpartition(b"\n")
     if torn and mend:
         write_bytes(path, whole + b"\n" if whole else b"")
-    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+    try:
+        rows = [strict_json.parse(line) for line in whole.decode("utf-8").split("\n") if line]
+    except ValueError as error:  # bytes that are not UTF-8, too
+        raise StorageError(f"the journal `{path}` is damaged: {error}",
+                           "restore it from a copy, or --restart") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise StorageError(f"the journal `{path}` is damaged: a line is no JSON object",
+                           "restore it from a copy, or --restart")
+    return rows
 
 
 def _read_utf8(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -150,7 +151,7 @@ class TokenStore:
             raise UsageError(f"expected a finished token store (with `{STORE_FILE}`), got `{self.path}`",
                              f"make one with: halle tokenize --codec CODEC --data DIR --out {self.path}")
         verify_checksums(self.path)
-        self.facts = read_json(self.path / STORE_FILE)
+        self.facts = _read_facts(self.path / STORE_FILE)
         self.streams = tuple(StreamInfo(**stream) for stream in self.facts["streams"])
         self._shards = [_Shard(self.path / f"shard-{i:05d}", self.streams) for i in range(self.facts["num_shards"])]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
@@ -197,9 +198,70 @@ class TokenStore:
         return np.concatenate([shard.lengths(name) for shard in self._shards])
 
 
+_FACTS = {"num_shards": int, "fingerprint": str, "codec_fingerprint": str, "text_tokenizer_fingerprint": str}
+_STREAM = {"name": str, "role": str, "num_codebooks": int, "frame_rate": float, "hop_length": int, "codebook_size": int}
+_ROW = {"id": str, "duration": float, "num_samples": int, "speaker": str, "text": str, "split": str}
+
+
+def _read_facts(file: Path) -> dict:
+    facts = read_json(file)
+    problems = _wrong_fields(facts, _FACTS)
+    streams = facts.get("streams")
+    if not isinstance(streams, list) or not streams:
+        problems.append("`streams` should be a list")
+        streams = []
+    problems += [f"stream {number}: {problem}" for number, stream in enumerate(streams, 1)
+                 for problem in _wrong_fields(stream, _STREAM, exactly=True) or _wrong_stream(stream)]
+    if problems:
+        raise StorageError(f"`{file}`: {'; '.join(problems[:5])}", "run halle tokenize again")
+    names = ["text", "offsets", *(stream["name"] for stream in streams)]
+    if len(set(names)) < len(names):
+        raise StorageError(f"`{file}`: two streams have one name, or that of another file", "run halle tokenize again")
+    return facts
+
+
+def _wrong_stream(stream: dict) -> list[str]:
+    """Say what cannot be of a stream whose fields have the right kinds."""
+    problems = [f"`{name}` should be at least 1, got `{stream[name]}`" for name, kind in _STREAM.items()
+                if kind is int and stream[name] < 1]
+    if stream["frame_rate"] <= 0:
+        problems.append(f"`frame_rate` should be above 0, got `{stream['frame_rate']}`")
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", stream["name"]):
+        problems.append(f"`name` should be a word, got `{stream['name']}`")
+    return problems
+
+
+def _read_rows(file: Path) -> list[dict]:
+    rows = read_jsonl(file)
+    problems = [f"row {number}: {problem}" for number, row in enumerate(rows, 1)
+                for problem in _wrong_fields(row, _ROW)]
+    if problems:
+        raise StorageError(f"`{file}`: {'; '.join(problems[:5])}", "run halle tokenize again")
+    return rows
+
+
+def _wrong_fields(value: object, kinds: dict[str, type], exactly: bool = False) -> list[str]:
+    """Say which fields are missing or of another kind; `exactly` wants no others."""
+    if not isinstance(value, dict):
+        return [f"expected an object, got `{value}`"]
+    problems = [f"`{name}` should be {_KINDS[kind]}, got `{value.get(name)}`" for name, kind in kinds.items()
+                if not _is_kind(value.get(name), kind)]
+    return problems + [f"`{name}` is not known" for name in value if exactly and name not in kinds]
+
+
+_KINDS = {int: "a whole number of 0 or more", float: "a number of 0 or more", str: "text"}
+
+
+def _is_kind(value: object, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str)
+    kinds = int if kind is int else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
 class _Shard:
     def __init__(self, path: Path, streams: tuple[StreamInfo, ...]):
-        self.rows = read_jsonl(path / "utterances.jsonl")
+        self.rows = _read_rows(path / "utterances.jsonl")
         self._columns = ["text", *(stream.name for stream in streams)]
         self._path, self._sizes = path, {stream.name: stream.codebook_size for stream in streams}
         self._offsets = _load_array(path / "offsets.npy")
@@ -239,14 +301,15 @@ class _Shard:
             if array.size and array.max() >= self._sizes[name]:
                 raise StorageError(f"`{self._path / name}.npy`: expected codes below {self._sizes[name]}, got "
                                    f"{array.max()} in utterance `{self.rows[index]['id']}`", "run halle tokenize again")
-        return TokenUtterance(**self.rows[index], text_tokens=text_tokens, codes=codes)
+        facts = {name: self.rows[index][name] for name in _ROW}
+        return TokenUtterance(**facts, text_tokens=text_tokens, codes=codes)
 
 
 def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
     """Load a plain array; whatever else lies there is refused, without running what it may hold."""
     try:
         found = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # numpy reads the header as Python's source, or a zip: each has errors of its own
         reason = " ".join(str(error).split())
         raise StorageError(f"`{path}` is no array of numbers: {reason}", "run halle tokenize again") from error
     if not isinstance(found, np.ndarray):  # an archive of several

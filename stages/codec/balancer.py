@@ -38,9 +38,12 @@ class Balancer(nn.Module):
         """
         given = [index for index, name in enumerate(self.weights) if name in losses]
         names = [name for name in self.weights if name in losses]
-        gradients = [torch.autograd.grad(losses[name], [output], retain_graph=True)[0].detach() for name in names]
+        ranks = ranks or current_ranks()
+        # of the mean over everyone's items, so that the averages mean the same to any number of processes
+        gradients = [torch.autograd.grad(losses[name], [output], retain_graph=True)[0].detach() / ranks.world_size
+                     for name in names]
         norms = torch.stack([gradient.flatten(1).norm(dim=1).mean() for gradient in gradients])
-        averages = self._averages(norms, torch.tensor(given, device=output.device), ranks or current_ranks())
+        averages = self._averages(norms, torch.tensor(given, device=output.device), ranks)
         shares = torch.tensor([self.weights[name] for name in names], device=output.device, dtype=averages.dtype)
         scales = self.total_norm * shares / shares.sum() / averages.clamp_min(1e-12)
         return sum(scale * gradient for scale, gradient in zip(scales, gradients, strict=True)) / len(output)

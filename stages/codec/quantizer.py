@@ -119,6 +119,16 @@ def kmeans(vectors: Tensor, size: int, iterations: int, generator: torch.Generat
     return centroids, counts
 
 
+def _draw(total: int, number: int, generator: torch.Generator) -> Tensor:
+    """Draw `number` of `total` indices, none twice if there are enough.
+
+    Of two equal entries rounding would decide which is the nearest, and that differs with the number of processes.
+    """
+    if total < number:
+        return torch.randint(total, (number,), generator=generator)
+    return torch.randperm(total, generator=generator)[:number]
+
+
 def _fresh_statistics(entries: Tensor) -> dict[str, Tensor]:
     """Return the statistics of entries [size, dim] that nothing has moved yet: each stands for one vector."""
     size = len(entries)
@@ -249,7 +259,7 @@ class VectorQuantizer(nn.Module):
         per_rank = ranks.sum(per_rank)
         first = int(per_rank[: ranks.rank].sum())
         generator = torch.Generator().manual_seed(int(self.num_updates) * SEED_STRIDE + self.salt)
-        drawn = torch.randint(int(per_rank.sum()), (self.config.codebook_size,), generator=generator)
+        drawn = _draw(int(per_rank.sum()), self.config.codebook_size, generator)
         local = drawn.to(vectors.device) - first
         mine = (local >= 0) & (local < len(vectors))
         return ranks.sum(vectors[local.clamp(0, len(vectors) - 1)] * mine.unsqueeze(1))

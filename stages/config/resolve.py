@@ -13,6 +13,8 @@ from stages.config import protocols, stage_configs
 from stages.config.presets import PRESETS
 from stages.errors import UsageError
 
+DEEPEST, MOST_VALUES = 20, 100_000  # of a config file
+
 CONFIG_OF_STAGE: dict[str, type[stage_configs.RunConfig]] = {
     "curate": stage_configs.CurateConfig,
     "train-codec": stage_configs.TrainCodecConfig,
@@ -69,19 +71,51 @@ def _given(stage: str, file: str | None, overrides: tuple[str, ...], options: di
 def _read_config_file(path: Path, stage: str) -> dict:
     """A config file holds a stage's settings, or one section a stage."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = _read_yaml(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise UsageError(f"config file `{path}` does not exist", "check the path after --config") from error
     except OSError as error:
         raise UsageError(f"config file `{path}` cannot be read: {error.strerror.lower()}",
                          "give a YAML file after --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"config file `{path}` is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"config file `{path}` should hold `key: value` lines", "--dry-run prints every setting")
     if content and all(key in CONFIG_OF_STAGE for key in content):
-        return content.get(stage) or {}
+        content = content.get(stage) or {}
+    if not isinstance(content, dict):
+        raise UsageError(f"section `{stage}` of config file `{path}` should hold `key: value` lines",
+                         "--dry-run prints every setting")
     return content
+
+
+def _read_yaml(text: str) -> Any:
+    """Return what YAML says, in kinds of value that JSON has too; raise `ValueError` for anything else."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, AttributeError, TypeError) as error:  # the last two: a tag on the wrong kind of value
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _refuse_no_json(value, [MOST_VALUES])
+    return value
+
+
+def _refuse_no_json(value: Any, left: list[int], depth: int = 0) -> None:
+    """Raise `ValueError` for keys that are no text, dates, sets, and what aliases make endless or huge."""
+    left[0] -= 1
+    if left[0] < 0 or depth > DEEPEST:
+        raise ValueError("it holds more values, or nests them deeper, than settings can")
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"a key should be text, got `{wrong[0]}`")
+        for inner in value.values():
+            _refuse_no_json(inner, left, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_no_json(inner, left, depth + 1)
+    elif not isinstance(value, (str, int, float, type(None))):
+        raise ValueError(f"a value should be text, a number, a list or settings, got `{value}`")
 
 
 def _parse_override(text: str) -> dict:
@@ -90,9 +124,9 @@ def _parse_override(text: str) -> dict:
         raise UsageError(f"expected `dotted.key=value` after --override, got `{text}`",
                          "for example: -O training.steps=200")
     try:
-        return _nest(key.strip(), yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise UsageError(f"the value of `{text}` is not YAML", "quote it") from error
+        return _nest(key.strip(), _read_yaml(value))
+    except ValueError as error:
+        raise UsageError(f"the value of `{text[:200]}` is not YAML", "quote it") from error
 
 
 def _nest(key: str, value: Any) -> dict:

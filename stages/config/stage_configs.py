@@ -248,6 +248,7 @@ class LMTrainingConfig(TrainingConfig):
     checkpoint_activations: bool = running(
         False, description="compute activations again in the backward pass: a fraction of the memory, more time")
     compile: bool = running(False, description="compile the transformer's blocks with torch.compile")
+    fsdp: bool = running(False, description="divide blocks, gradients and Adam's averages among the processes (FSDP2)")
     validation_utterances: int = running(3, ge=0, description="validation texts that are spoken, given a codec")
     samples_every: int | None = running(
         None, ge=0, description="steps from one speaking to the next, at validations; by default at all, 0 for never")

@@ -105,11 +105,12 @@ def _shards(assemblies: Sequence[Assembly], in_order: bool) -> list[_File]:
 
 def file_names(ids: list[str]) -> dict[str, str]:
     """Map ids to file names that every file system takes, also one that ignores case."""
-    names = {name: quote(name, safe="+") for name in ids}
+    names = {name: quote(name, safe="+", errors="surrogatepass") for name in ids}
     folded = Counter(file.casefold() for file in names.values())
     for name, file in names.items():
         if folded[file.casefold()] > 1 or len(file) > 120:
-            names[name] = f"{file[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+            names[name] = f"{file[:100]}-{digest[:12]}"
     return names
 
 

@@ -151,7 +151,7 @@ def config_identity(config: CurateConfig) -> dict:
 
 def belongs_to(name: str, rank: int, world_size: int) -> bool:
     """Tell whether a recording of that id is one of this process's, whatever else there is."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) % world_size == rank
+    return int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) % world_size == rank
 
 
 def _read_head(path: Path) -> Head | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from stages.codec.base import Codec, TokenHierarchy
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.data.tokens import NARBatch, TokenData
 from stages.errors import UsageError
+from stages.lm.transformer import valid_positions
 
 
 def open_codec(path: str, data: TokenData) -> Codec:
@@ -22,6 +25,16 @@ def open_codec(path: str, data: TokenData) -> Codec:
             f"give the codec that made the tokens, or make new ones: halle tokenize --codec {path}",
         )
     return codec
+
+
+def feature_statistics(batches: Iterable[NARBatch], hierarchy: TokenHierarchy) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [latent_dim] of the features of all real frames, each at its item's level."""
+    values = []
+    for batch in batches:
+        feature = level_inputs(batch, hierarchy)["feature"]
+        values.append(feature.transpose(1, 2)[valid_positions(batch.lengths, feature.shape[-1])])
+    std, mean = torch.std_mean(torch.cat(values).double(), dim=0)
+    return mean, std
 
 
 def level_inputs(batch: NARBatch, hierarchy: TokenHierarchy) -> dict[str, Tensor | None]:

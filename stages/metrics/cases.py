@@ -153,7 +153,7 @@ def file_stem(utterance_id: str) -> str:
     """
     if not utterance_id.strip("."):
         return utterance_id.replace(".", "%2E")
-    stem = quote(utterance_id, safe=" ()+,=@[]")
+    stem = quote(utterance_id, safe=" ()+,=@[]", errors="surrogatepass")
     if len(stem) <= _LONGEST_STEM:
         return stem
     return f"{stem[: _LONGEST_STEM - 17]}~{hashlib.sha256(stem.encode('ascii')).hexdigest()[:16]}"

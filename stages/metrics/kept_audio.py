@@ -13,11 +13,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stages.artifacts.journal import Journal
 from stages.artifacts.manifest import Utterance
-from stages.artifacts.storage import append_jsonl, fingerprint_of, read_journal, sha256_file, sweep_temporaries
+from stages.artifacts.storage import fingerprint_of, sha256_file, sweep_temporaries
 from stages.audio.io import AudioError, audio_info, read_audio, write_audio
 from stages.metrics.cases import Case, file_stem
 from stages.metrics.sounds import FAILED, SCORED, Attempt, Output, Sound, read_recording
+from stages.parallel import ALONE, Share
 
 MADE = "made.jsonl"
 
@@ -44,11 +46,9 @@ class Made:
 class KeptAudio:
     """The sounds below `folder`, each known by its path and by what it was made of."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        for part in (folder / "recordings", folder / "prompts", *(folder / "audio").glob("*")):
-            sweep_temporaries(part)
-        self._lines = {line["path"]: line for line in read_journal(folder / MADE)}
+    def __init__(self, folder: Path, share: Share = ALONE):
+        self.folder, self._journal = folder, Journal(folder / MADE, share)
+        self._lines = {line["path"]: line for line in self._journal.rows()}
 
     def find(self, path: str, made_of: str) -> Made | None:
         """Return what was made of the same things before, or None when it is still to be made."""
@@ -70,7 +70,7 @@ class KeptAudio:
         if made.audio is None:
             (self.folder / path).unlink(missing_ok=True)
         line = {"path": path, "made_of": made_of, "made": asdict(made)}
-        append_jsonl(self.folder / MADE, line)
+        self._journal.add(line)
         self._lines[path] = line
         return made
 
@@ -97,6 +97,12 @@ class KeptAudio:
         """Return the samples that lie on disk."""
         path = self.folder / made.audio
         return Sound(read_audio(path), audio_info(path).sample_rate)
+
+
+def sweep_sounds(folder: Path) -> None:
+    """Delete what killed processes left of sounds that they were writing."""
+    for part in (folder / "recordings", folder / "prompts", *(folder / "audio").glob("*")):
+        sweep_temporaries(part)
 
 
 def recording_path(case: Case) -> str:

@@ -13,8 +13,10 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from stages.artifacts.storage import append_jsonl, fingerprint_of, read_journal
+from stages.artifacts.journal import Journal
+from stages.artifacts.storage import fingerprint_of
 from stages.metrics.base import Measurement, Metric
+from stages.parallel import ALONE, Share
 
 MEASUREMENTS = "measurements.jsonl"
 
@@ -22,10 +24,10 @@ MEASUREMENTS = "measurements.jsonl"
 class KeptMeasurements:
     """Measurements by their keys. What has no value is tried again: what it lacked may be there now."""
 
-    def __init__(self, journal: Path):
-        self._journal = journal
+    def __init__(self, journal: Path, share: Share = ALONE):
+        self._journal = Journal(journal, share)
         self._known = {line["key"]: Measurement(*(line[part] for part in ("value", "reason", "numbers", "details")))
-                       for line in read_journal(journal)}
+                       for line in self._journal.rows()}
 
     def of(self, metric: Metric, inputs: object, measure: Callable[[], Measurement]) -> Measurement:
         """Return the measurement of the same JSON-ready `inputs` by the same metric, or what `measure` returns."""
@@ -34,7 +36,7 @@ class KeptMeasurements:
             measured = measure()
             if measured.value is None:
                 return measured
-            append_jsonl(self._journal, {"key": key, "metric": metric.name} | asdict(measured))
+            self._journal.add({"key": key, "metric": metric.name} | asdict(measured))
             self._known[key] = measured
         return self._known[key]
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.journal import Journal
 from stages.metrics.base import Measurement, Metric, MetricInput, Need, not_measured
 from stages.metrics.cases import Case
-from stages.metrics.kept_audio import KeptAudio, Made
-from stages.metrics.measurements import KeptMeasurements
+from stages.metrics.kept_audio import MADE, KeptAudio, Made, sweep_sounds
+from stages.metrics.measurements import MEASUREMENTS, KeptMeasurements
 from stages.metrics.registry import why_not
 from stages.metrics.sounds import FAILED, MISSING, RECORDINGS, SCORED, Sound, resample
-from stages.metrics.transcripts import Heard, words_to_json
+from stages.metrics.transcripts import TRANSCRIPTS, Heard, words_to_json
+from stages.parallel import ALONE, Share
 from stages.progress import Progress
 from stages.speech.transcriber import Transcript
 
@@ -139,22 +142,39 @@ class Scorer:
         )
 
 
-def rows_of(scorer: Scorer, scenes: Sequence[Scene], made: AllMade) -> list[dict]:
-    """Return the lines of items.jsonl: in the first take's the recording and those who say everything once."""
+def rows_of(scorer: Scorer, scenes: Sequence[Scene], made: AllMade, share: Share = ALONE) -> list[list[dict]]:
+    """Return the lines of items.jsonl of each scene of a share, one a take.
+
+    In the first take's are the recording and those who say everything once.
+    """
     takes: dict[tuple[str, int], dict[str, Made]] = {}
     for (case_id, take, system), output in made.items():
         takes.setdefault((case_id, take), {})[system] = output
     last = max((take for _, take in takes), default=1)
-    progress, rows = Progress("score", len(scenes)), []
-    for scene in scenes:
+    progress, rows = Progress("score", len(scenes[share.rank :: share.world_size])), []
+    for scene in share.of(scenes):
+        found = []
         for take in range(1, 2 if scene.refused else last + 1):
             entries = {RECORDINGS: scorer.score_recording(scene)} if scene.recording and take == 1 else {}
             entries |= {system: scorer.score(scene, output)
                         for system, output in takes.get((scene.case.id, take), {}).items()}
-            rows.append(row_of(scene, take, entries))
+            found.append(row_of(scene, take, entries))
+        rows.append(found)
         progress.advance(note=scene.case.id)
     progress.close()
     return rows
+
+
+def tidy(folder: Path) -> None:
+    """Bring together what processes of an evaluation have left that were killed."""
+    sweep_sounds(folder)
+    join_journals(folder)
+
+
+def join_journals(folder: Path) -> None:
+    """Make one file each of what several processes of an evaluation made, heard and measured."""
+    for name in (MADE, TRANSCRIPTS, MEASUREMENTS):
+        Journal(folder / name).join()
 
 
 def measures_alone(metric: Metric) -> bool:

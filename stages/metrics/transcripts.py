@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from stages.artifacts.storage import append_jsonl, read_journal, read_jsonl
+from stages.artifacts.journal import Journal
+from stages.artifacts.storage import read_jsonl
 from stages.errors import BadInputsError, UsageError
 from stages.metrics.sounds import Sound
+from stages.parallel import ALONE, Share
 from stages.speech.transcriber import Transcriber, Transcript, Word
 
 TRANSCRIPTS = "transcripts.jsonl"
@@ -38,10 +40,10 @@ class Heard(Protocol):
 class KeptTranscripts:
     """A recogniser that remembers in a journal what it heard."""
 
-    def __init__(self, journal: Path, transcriber: Transcriber):
+    def __init__(self, journal: Path, transcriber: Transcriber, share: Share = ALONE):
         self.name, self.version = transcriber.name, transcriber.version
-        self._journal, self._transcriber = journal, transcriber
-        self._heard = {line["audio_sha256"]: to_transcript(line) for line in read_journal(journal)
+        self._journal, self._transcriber = Journal(journal, share), transcriber
+        self._heard = {line["audio_sha256"]: to_transcript(line) for line in self._journal.rows()
                        if (line["recogniser"], line["version"]) == (self.name, self.version)}
 
     def require(self, sounds: Collection[str]) -> None:
@@ -51,7 +53,7 @@ class KeptTranscripts:
         if audio_sha256 not in self._heard:
             sound = read()
             heard = self._transcriber.transcribe(sound.waveform, sound.sample_rate)
-            append_jsonl(self._journal, to_line(audio_sha256, self.name, self.version, heard))
+            self._journal.add(to_line(audio_sha256, self.name, self.version, heard))
             self._heard[audio_sha256] = heard
         return self._heard[audio_sha256]
 

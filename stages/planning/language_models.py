@@ -72,6 +72,8 @@ def nar_cost(config: NARConfig, training: LMTrainingConfig, items: int, text: in
         inputs = {"feature": torch.zeros(items, config.latent_dim, clip), "text": _zeros(items, text),
                   "text_lengths": _full(items, text), "prompt": torch.zeros(items, config.latent_dim, prompt),
                   "prompt_lengths": _full(items, prompt)}
+        if config.text_mode == "pointer":
+            inputs["places"] = _zeros(items, clip)
 
         def losses() -> Iterator[Tensor]:
             with _autocast(training):

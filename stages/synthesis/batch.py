@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from stages.artifacts.journal import Journal
 from stages.artifacts.manifest import FILE_NAME
-from stages.artifacts.storage import decode_utf8, fingerprint_of, read_journal, read_jsonl, sha256_file
+from stages.artifacts.storage import decode_utf8, fingerprint_of, read_jsonl, sha256_file
 from stages.audio.io import AudioError
 from stages.config.resolve import flatten, running_keys
 from stages.config.stage_configs import SynthConfig
-from stages.errors import HalleError, UsageError
+from stages.errors import BadInputsError, HalleError, UnfinishedSpeechError, UsageError
 from stages.metrics.cases import file_stem
+from stages.parallel import ALONE, Share
 from stages.progress import Progress
 from stages.randomness import derive_seed
 from stages.synthesis.long_script import has_words
@@ -145,14 +147,14 @@ def settings_of(config: SynthConfig) -> str:
     return fingerprint_of({key: value for key, value in flatten(config).items() if key not in free})
 
 
-def known_rows(config: SynthConfig, items: Sequence[Item], complete: bool, mend: bool = True) -> dict[str, dict]:
-    """Return the journal's rows of items that need not be spoken again; see `read_journal` for `mend`.
+def known_rows(config: SynthConfig, items: Sequence[Item], complete: bool) -> dict[str, dict]:
+    """Return the journal's rows of items that need not be spoken again.
 
     Those are finished texts, and unfinished ones that were spoken under these very settings. What was refused is
     tried again unless the whole was complete then.
     """
     wanted, settings = {item.id: item for item in items}, settings_of(config)
-    rows = {row["id"]: row for row in read_journal(Path(config.out) / ITEMS, mend)}
+    rows = {row["id"]: row for row in Journal(Path(config.out) / ITEMS).rows()}
     return {row["id"]: row for row in rows.values()
             if row["id"] in wanted and row["inputs"] == wanted[row["id"]].inputs
             and _still_holds(row, settings, complete, config)}
@@ -160,7 +162,7 @@ def known_rows(config: SynthConfig, items: Sequence[Item], complete: bool, mend:
 
 def num_known(config: SynthConfig) -> int:
     """Return the number of rows that the journal holds."""
-    return len(read_journal(Path(config.out) / ITEMS))
+    return len(Journal(Path(config.out) / ITEMS).rows())
 
 
 def _still_holds(row: dict, settings: str, complete: bool, config: SynthConfig) -> bool:
@@ -188,14 +190,20 @@ class Batches:
     writer: SpeechWriter
     read: Callable[[Item], Prompt]
 
-    def speak(self, items: Sequence[Item], todo: Sequence[Item]) -> Iterator[dict]:
-        """Yield the journal row of each item to do, once its files are on disk; equally long ones go together."""
+    def speak(self, items: Sequence[Item], todo: Sequence[Item], share: Share = ALONE) -> Iterator[dict]:
+        """Yield the journal row of each item to do, once its files are on disk; equally long ones go together.
+
+        Of several processes each does a share of the groups, which are the same for any number of them.
+        """
         sizes = {item.id: self.pipeline.size_of(item.text) for item in items}
-        progress = Progress("speak", sum(sizes.values()), start=sum(sizes.values()) - sum(sizes[i.id] for i in todo))
-        finished = len(items) - len(todo)
         ordered = sorted(todo, key=lambda item: sizes[item.id])
-        for first in range(0, len(ordered), self.config.batch_size):
-            group = ordered[first : first + self.config.batch_size]
+        groups = [ordered[first : first + self.config.batch_size]
+                  for first in range(0, len(ordered), self.config.batch_size)]
+        mine = sum(sizes[item.id] for group in groups[share.rank :: share.world_size] for item in group)
+        before = sum(sizes.values()) - sum(sizes[item.id] for item in todo)
+        progress = Progress("speak", before + mine, start=before)
+        finished = len(items) - len(todo)
+        for group in share.of(groups):
             place = f"text {finished + 1} of {len(items)}"
             for item, tried in self._attempt(group, lambda count, note, place=place:
                                              progress.advance(count, f"{place}, {note}")):
@@ -248,3 +256,23 @@ def manifest_rows(rows: Sequence[dict]) -> list[dict]:
     kept = ("id", "audio", "start", "duration", "speaker", "text")
     return [{**{key: row[key] for key in kept}, "split": "test", "synthetic": True, "finished": row["finished"]}
             for row in rows if not row["refused"]]
+
+
+def check_all_spoken(config: SynthConfig, done: Sequence[dict], rejected: Sequence[dict]) -> None:
+    """Raise when too many texts were refused, or when speech ends before its text does."""
+    if len(rejected) > config.bad_allowed(len(done)):
+        shown = "; ".join(f"`{row['id']}`: {row['refused']}" for row in rejected[:3])
+        raise BadInputsError(f"{len(rejected)} of {len(done)} texts were not spoken: {shown}",
+                             f"see {Path(config.out) / REJECTED}, mend them and run the command again, or allow more "
+                             "with --max-bad")
+    cut_short = unfinished(done)
+    if cut_short and not config.allow_unfinished:
+        shown = ", ".join(f"`{name}`" for name in cut_short[:5])
+        raise UnfinishedSpeechError(
+            f"wrote `{config.out}`, but {len(cut_short)} of {len(done)} texts are not finished: {shown}",
+            "raise --max-seconds and add --allow-change max_seconds to speak these again, or --allow-unfinished")
+
+
+def unfinished(rows: Sequence[dict]) -> list[str]:
+    """Return the ids of texts that were spoken, but not to their ends."""
+    return [row["id"] for row in rows if not row["refused"] and not row["finished"]]

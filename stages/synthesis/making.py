@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 
+from stages.artifacts.journal import Journal
 from stages.audio.io import SYNTHETIC, AudioError
+from stages.config.stage_configs import EvalConfig
 from stages.errors import UnfinishedSpeechError, UsageError
-from stages.metrics.cases import Case
-from stages.metrics.kept_audio import KeptAudio, Made, output_path, prompt_path, recording_path
+from stages.metrics.cases import Case, refuse_bad_set
+from stages.metrics.kept_audio import MADE, KeptAudio, Made, output_path, prompt_path, recording_path
 from stages.metrics.scoring import AllMade, Scene
 from stages.metrics.sounds import FAILED, MISSING, SCORED, Attempt, Sound
+from stages.parallel import Share
 from stages.progress import Progress
 from stages.synthesis.sources import Source, Speak
+from stages.training.processes import Processes
 
 log = logging.getLogger("halle.eval")
 
@@ -44,23 +49,28 @@ class Errand:
         return sounds.find(self.path, self.made_of)
 
 
-def keep_scenes(sounds: KeptAudio, cases: Sequence[Case]) -> list[Scene]:
+def keep_scenes(sounds: KeptAudio, cases: Iterable[Case]) -> list[Scene]:
     """Copy the recordings and prompts of the cases; those of which one is damaged are refused."""
     return [_scene(sounds, case) for case in cases]
 
 
 def _scene(sounds: KeptAudio, case: Case) -> Scene:
-    if not case.refused:
-        try:
-            recording = sounds.keep_utterance(recording_path(case), case.recording) if case.recording else None
-            prompt = sounds.keep_utterance(prompt_path(case), case.prompt) if case.prompt else None
-            return Scene(case, recording, prompt)
-        except AudioError as error:
-            refused = f"its recording or prompt: {error.message}"
-    else:
-        refused = case.refused
-    log.warning("`%s` refused: %s", case.id, refused)
-    return Scene(case, refused=refused)
+    if case.refused:
+        return Scene(case, refused=case.refused)
+    try:
+        recording = sounds.keep_utterance(recording_path(case), case.recording) if case.recording else None
+        prompt = sounds.keep_utterance(prompt_path(case), case.prompt) if case.prompt else None
+        return Scene(case, recording, prompt)
+    except AudioError as error:
+        return Scene(case, refused=f"its recording or prompt: {error.message}")
+
+
+def refuse_bad_scenes(scenes: Sequence[Scene], config: EvalConfig) -> None:
+    """Say which utterances cannot be judged; stop when they are too many."""
+    refused = [scene for scene in scenes if scene.refused]
+    for scene in refused:
+        log.warning("`%s` refused: %s", scene.case.id, scene.refused)
+    refuse_bad_set([scene.refused for scene in refused], len(scenes), config.bad_allowed(len(scenes)))
 
 
 def errands_of(source: Source, scenes: Sequence[Scene], takes: int) -> list[Errand]:
@@ -69,28 +79,55 @@ def errands_of(source: Source, scenes: Sequence[Scene], takes: int) -> list[Erra
     return [Errand(source, scene, take) for scene in scenes if not scene.refused for take in numbers]
 
 
-def make_audio(
-    sounds: KeptAudio, scenes: Sequence[Scene], sources: Sequence[Source], takes: int, device: torch.device
-) -> AllMade:
-    """Let every source say what it has not said before, and return what all have said.
+@dataclass(frozen=True)
+class Studio:
+    """Where sounds are made: all `processes` do a share of them and write it to `sounds`."""
 
-    One source follows the other, so that one model is loaded at a time.
-    """
-    errands = {source.name: errands_of(source, scenes, takes) for source in sources}
-    made = {errand: done for theirs in errands.values() for errand in theirs if (done := errand.done(sounds))}
-    progress = Progress("make audio", sum(map(len, errands.values())), start=len(made))
-    for source in sources:
-        todo = [errand for errand in errands[source.name] if errand not in made]
-        speak = source.open(device) if todo else None
-        for errand in todo:
+    sounds: KeptAudio
+    processes: Processes
+    share: Share
+
+    def join(self) -> Studio:
+        """Wait for the others, and return the same with the sounds of all."""
+        folder = self.sounds.folder
+        self.processes.wait()
+        self.processes.on_main(Journal(folder / MADE).join)
+        return replace(self, sounds=KeptAudio(folder, self.share))
+
+    def keep_scenes(self, cases: Sequence[Case]) -> tuple[Studio, list[Scene]]:
+        """Copy the recordings and prompts of all cases; those of which one is damaged are refused."""
+        if self.processes.world_size == 1:
+            return self, keep_scenes(self.sounds, self.share.of(cases))
+        keep_scenes(self.sounds, self.share.of(cases))
+        joined = self.join()
+        return joined, keep_scenes(joined.sounds, cases)  # finds what was copied
+
+    def make_audio(self, scenes: Sequence[Scene], sources: Sequence[Source], takes: int) -> tuple[Studio, AllMade]:
+        """Let every source say what it has not said before, and return what all have said.
+
+        One source follows the other, so that one model is loaded at a time.
+        """
+        errands = [errand for source in sources for errand in errands_of(source, scenes, takes)]
+        todo = [errand for errand in errands if errand.done(self.sounds) is None]
+        self.processes.wait()  # nobody writes before all have seen the same
+        progress = Progress("make audio", len(errands), start=len(errands) - len(todo))
+        for source, theirs in groupby(self.share.of(todo), key=lambda errand: errand.source):
+            self._make(source, theirs, progress)
+        progress.close()
+        joined = self.join()
+        made = {(each.case.id, each.take, each.source.name): each.done(joined.sounds) for each in errands}
+        return joined, made
+
+    def _make(self, source: Source, errands: Iterable[Errand], progress: Progress) -> None:
+        device = self.processes.device
+        speak = source.open(device)
+        for errand in errands:
             comment = SYNTHETIC if source.speaks else None  # what our model says
-            made[errand] = sounds.keep(errand.path, errand.made_of, attempt(sounds, errand, speak), comment)
+            self.sounds.keep(errand.path, errand.made_of, attempt(self.sounds, errand, speak), comment)
             progress.advance(note=f"{source.name}: {errand.case.id}")
         del speak
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    progress.close()
-    return {(errand.case.id, errand.take, name): made[errand] for name, theirs in errands.items() for errand in theirs}
 
 
 def attempt(sounds: KeptAudio, errand: Errand, speak: Speak) -> Attempt:

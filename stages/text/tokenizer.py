@@ -18,6 +18,7 @@ from typing import Literal
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from stages.artifacts import strict_json
 from stages.artifacts.storage import FORMAT_VERSION, fingerprint_of, write_text
 from stages.artifacts.token_store import TEXT_TOKENIZER_FILE
 from stages.errors import StorageError, UsageError
@@ -123,19 +124,24 @@ class TextTokenizer:
     def from_json(cls, text: str, source: str | Path = "text tokenizer") -> TextTokenizer:
         """Read what `to_json` returned; raise `StorageError` when it is damaged. `source` only names it in errors."""
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
+            record = strict_json.parse(text)
+        except ValueError as error:
             raise StorageError(f"`{source}` is not JSON: {error}", "restore it from the token store it came from") \
                 from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise UsageError(f"expected a text tokenizer, got `{source}`",
                              "halle tokenize writes one as text_tokenizer.json into its store")
-        if record["format_version"] > FORMAT_VERSION:
+        version = record.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
             raise UsageError(f"expected format_version at most {FORMAT_VERSION} in `{source}`, "
-                             f"got `{record['format_version']}`", "upgrade halle")
-        tokenizer = cls(tuple(record["entries"]), tuple(tuple(pair) for pair in record["merges"]),
-                        record["lowercase"], record["normalizer"])
-        if tokenizer.fingerprint != record["fingerprint"]:
+                             f"got `{version}`", "upgrade halle")
+        try:
+            tokenizer = cls(tuple(record["entries"]), tuple(tuple(pair) for pair in record["merges"]),
+                            record["lowercase"], record["normalizer"])
+            whole = tokenizer.fingerprint == record["fingerprint"]
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
             raise StorageError(f"`{source}` is damaged: its content does not match its fingerprint",
                                "restore it from the token store it came from")
         return tokenizer

@@ -117,7 +117,7 @@ class FiniteGuard:
         """Refuse to save weights or statistics that are not finite; all processes come to the same end."""
         tensors = {f"{network}.{name}": tensor for network, module in self._task.networks.items()
                    for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
-        bad = torch.stack([(~tensor.isfinite()).any() for tensor in tensors.values()]).float()
+        bad = torch.stack([(~_own(tensor).isfinite()).any() for tensor in tensors.values()]).float()
         if float(self._run.sum_over_ranks(bad.sum())) == 0:
             return
         names = [name for name, flag in zip(tensors, bad.tolist(), strict=True) if flag]
@@ -127,7 +127,12 @@ class FiniteGuard:
 
 def _bad_gradients(networks: Mapping[str, nn.Module]) -> list[str]:
     return [f"{network}.{name}" for network, module in networks.items() for name, parameter in module.named_parameters()
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())]
+            if parameter.grad is not None and not bool(_own(parameter.grad).isfinite().all())]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor that is divided among processes, or the whole."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _groups(parameters: Iterable[str]) -> list[str]:

@@ -7,13 +7,11 @@ random is a function of (seed, step), so a resumed run repeats an uninterrupted 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +23,12 @@ from stages.artifacts.checkpoint import (
     list_checkpoints,
     load_trainer_state,
     newest_checkpoint,
+    prune_checkpoints,
     save_checkpoint,
 )
 from stages.artifacts.run_dir import Output, check_output
 from stages.artifacts.samples import Sample
-from stages.artifacts.storage import is_complete, remove_folder
+from stages.artifacts.storage import is_complete
 from stages.config.stage_configs import RunConfig, TrainingConfig
 from stages.errors import InterruptedRunError
 from stages.progress import Progress
@@ -37,11 +36,28 @@ from stages.randomness import derive_seed
 from stages.training.guard import FiniteGuard, NotFiniteError
 from stages.training.interrupts import StopRequest, stop_on_signals
 from stages.training.largest_batch import memory_told, try_largest_batch
-from stages.training.optim import MovingAverage, gradient_norm, learning_rate, scale_gradients
+from stages.training.optim import (
+    MovingAverage,
+    average_over_ranks,
+    copy_into,
+    gradient_norm,
+    learning_rate,
+    scale_gradients,
+)
 from stages.training.processes import Processes
-from stages.training.records import LossWindow, Records, Report, open_records
-from stages.training.state import checkpoint_bytes, copy_to_cpu, flatten_state, require_room, restore_state
+from stages.training.records import LossWindow, Records, Report, in_one_line, in_short, open_records
+from stages.training.state import (
+    checkpoint_bytes,
+    copy_to_cpu,
+    flatten_state,
+    parameters_of,
+    require_room,
+    restore_state,
+)
 from stages.training.tracking import TRACKER, require_tracker
+
+if TYPE_CHECKING:
+    from stages.training.sharding import ShardedModel
 
 log = logging.getLogger("halle.training")
 
@@ -126,6 +142,15 @@ class Run:
         return self.processes.sum(tensor)
 
 
+@runtime_checkable
+class Shardable(Protocol):
+    """A task whose model may be divided among the processes (stages/training/sharding.py)."""
+
+    def shards(self) -> Sequence[nn.Module]:
+        """Return the blocks to divide, each of which all processes use in every step; none to leave it whole."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """Where a run stands: its step, its newest checkpoint and the last validation's measures."""
@@ -193,6 +218,8 @@ class _Trainer:
             self.average = MovingAverage(self.settings.ema_decay, dict(self.model.named_parameters()))
         self.guard = FiniteGuard(task, run, output.path)
         self.rollbacks = 0
+        self.order = {name: parameters_of(optimizer) for name, optimizer in task.optimizers.items()}
+        self.sharded: ShardedModel | None = None
         self.measures: dict[str, float] = {}
 
     def train(self) -> TrainingResult:
@@ -215,6 +242,7 @@ class _Trainer:
                 self.run.begin_step(0)
                 self.task.prepare(self.run)
                 self._restart_average()
+            self._shard()
             if step < self.settings.steps:
                 try_largest_batch(self.task, self.run)
             window = LossWindow()
@@ -223,13 +251,13 @@ class _Trainer:
                 window.add(self._step(step))
                 last = step == self.settings.steps
                 logged = self._log(records, step, window) if step % self.settings.log_every == 0 or last else {}
-                progress.advance(note=_summary(logged))
+                progress.advance(note=in_one_line(logged))
                 if step % self.settings.validate_every == 0 or last:
                     self._validate(records, step)
                 signal_number = self.run.processes.largest(stop.signal_number)  # all stop at the same step
                 if step % self.settings.save_every == 0 or last or signal_number:
                     self.guard.require_finite_state()
-                    self.run.processes.on_main(partial(self._save, step))
+                    self._save(step)
                 if signal_number and not last:
                     raise InterruptedRunError(signal_number, f"stopped after step {step} of {self.settings.steps}; "
                                               "everything is saved", "run the same command again to go on")
@@ -268,28 +296,29 @@ class _Trainer:
         return {**totals, **{f"gradient_norm.{name}": norm for name, norm in norms.items()}, "learning_rate": rate}
 
     def _average(self, optimizer: Optimizer) -> Tensor:
-        parameters = _parameters(optimizer)
-        if self.run.world_size > 1 and any(parameter.grad is not None for parameter in parameters):
-            _average_over_ranks(parameters, self.run)
+        parameters = parameters_of(optimizer)
+        alike = parameters if self.sharded is None else self.sharded.undivided(parameters)
+        if self.run.world_size > 1 and any(parameter.grad is not None for parameter in alike):
+            average_over_ranks(alike, self.run)
         return gradient_norm(parameters)
 
     def _clip(self, optimizer: Optimizer, norm: Tensor) -> None:
         if self.settings.clip_norm is not None:
-            scale_gradients(_parameters(optimizer), torch.clamp(self.settings.clip_norm / (norm + 1e-6), max=1.0))
+            scale_gradients(parameters_of(optimizer), torch.clamp(self.settings.clip_norm / (norm + 1e-6), max=1.0))
 
     def _log(self, records: Records | None, step: int, window: LossWindow) -> dict[str, float]:
         values = window.mean(self.run)
         if records is not None:
             records.add(step, values)
-        log.debug("step %d of %d: %s", step, self.settings.steps, _in_short(values))
+        log.debug("step %d of %d: %s", step, self.settings.steps, in_short(values))
         return values
 
     def _validate(self, records: Records | None, step: int) -> None:
         self._train_mode(False)
-        with torch.no_grad(), self._averaged_weights():
+        with torch.no_grad(), self._averaged_weights(), self.sharded.whole() if self.sharded else nullcontext():
             self.measures = self.task.validate(self.run)
             heard = self.task.samples(self.run) if records is not None and isinstance(self.task, Audible) else []
-        log.info("step %d of %d, validation: %s", step, self.settings.steps, _in_short(self.measures))
+        log.info("step %d of %d, validation: %s", step, self.settings.steps, in_short(self.measures))
         if records is not None:
             records.add(step, {f"validation.{name}": value for name, value in self.measures.items()})
             records.report(heard)
@@ -302,10 +331,10 @@ class _Trainer:
             return
         own = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
         try:
-            _copy_into(self.model, self.average.tensors)
+            copy_into(self.model, self.average.tensors)
             yield
         finally:
-            _copy_into(self.model, own)
+            copy_into(self.model, own)
 
     def _restart_average(self) -> None:
         if self.average is not None:
@@ -316,15 +345,36 @@ class _Trainer:
             network.train(training)
 
     def _save(self, step: int) -> None:
-        kind, architecture, parents = self.task.identity()
+        if self.sharded is None:
+            self.run.processes.on_main(lambda: self._write(step, *self._state(copy_to_cpu)))
+            return
+        state = self._state(self.sharded.copier(self.run.is_main))  # all take part in gathering
+        self.run.processes.on_main(lambda: self._write(step, *state))
+
+    def _state(self, copy: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return copies of the tensors that are exported, and of the trainer's state."""
         with self._averaged_weights():
-            exported = {name: copy_to_cpu(tensor) for name, tensor in exported_tensors(self.model).items()}
-        state = flatten_state(self.task.networks, self.task.optimizers, self.average)
+            exported = {name: copy(tensor) for name, tensor in exported_tensors(self.model).items()}
+        return exported, flatten_state(self.task.networks, self.task.optimizers, self.average, self.order, copy)
+
+    def _write(self, step: int, exported: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        kind, architecture, parents = self.task.identity()
         folder = self.output.path / CHECKPOINTS / f"step-{step:08d}"
         save_checkpoint(folder, kind, architecture, exported, parents,
                         (state, {"step": step, "skipped": self.guard.skipped, "rollbacks": self.rollbacks,
                                  "data_offset": self.run.data_offset}))
-        _prune(self.output.path, self.settings.keep_checkpoints)
+        prune_checkpoints(self.output.path, self.settings.keep_checkpoints)
+
+    def _shard(self) -> None:
+        """Divide the model, as it now is, if the task wants it and there are several processes."""
+        blocks = self.task.shards() if isinstance(self.task, Shardable) and self.run.world_size > 1 else ()
+        if blocks:
+            from stages.training.sharding import ShardedModel
+
+            optimizers = list(self.task.optimizers.values())
+            self.sharded = ShardedModel(self.model, blocks, optimizers, self.average, self.run.device,
+                                        self.run.world_size)
+            self.order = self.sharded.pass_on(self.order)
 
     def _resume(self) -> int:
         folder = newest_checkpoint(self.output.path)
@@ -341,52 +391,10 @@ class _Trainer:
     def _prepare_rollback(self, error: NotFiniteError) -> None:
         """Leave out the data since the last checkpoint, so that training goes on from there; or raise the error."""
         done = list_checkpoints(self.output.path)
-        if self.settings.on_divergence == "stop" or self.rollbacks == self.settings.max_rollbacks or not done:
+        may = self.settings.on_divergence != "stop" and self.rollbacks < self.settings.max_rollbacks
+        if not (may and done and self.sharded is None):  # a divided model takes no weights; the next run will
             raise error
         self.rollbacks += 1
         self.run.data_offset += self.run.step - done[-1][0]
         log.warning("%s; rolling back to step %d and leaving out the data since then (%d of at most %d times)",
                     error.message, done[-1][0], self.rollbacks, self.settings.max_rollbacks)
-
-
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _average_over_ranks(parameters: list[nn.Parameter], run: Run) -> None:
-    """Average gradients with one sum over all processes; a gradient that one of them lacks counts as zero.
-
-    What all lack stays without: given zeros, an optimizer would count the step and decay the weight, which it does
-    not in a run of one process.
-    """
-    complete = all(parameter.grad is not None for parameter in parameters)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    owned = torch.tensor([float(p.grad is not None) for p in parameters]).to(gradients[0])
-    flat = torch.cat([owned, *(gradient.reshape(-1) for gradient in gradients)])
-    owners, *parts = (run.sum_over_ranks(flat) / run.world_size).split([len(owned), *(p.numel() for p in parameters)])
-    known = [1.0] * len(owned) if complete else owners.tolist()  # who has all need not wait for the device
-    for parameter, gradient, part, owner in zip(parameters, gradients, parts, known, strict=True):
-        if owner:
-            parameter.grad = gradient.copy_(part.view_as(gradient))
-
-
-def _copy_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(tensors[name])
-
-
-def _prune(run_dir: Path, keep: int) -> None:
-    for _, folder in list_checkpoints(run_dir)[:-keep]:
-        remove_folder(folder)
-
-
-def _in_short(measures: dict[str, float]) -> str:
-    """Return the measures of the whole model; those of its parts, `loss.level3`, are for metrics.jsonl."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in measures.items() if "." not in name)
-
-
-def _summary(logged: dict[str, float]) -> str:
-    silent = ("learning_rate", "seconds_per_step", "tokens")
-    shown = [f"{name} {value:.3g}" for name, value in logged.items()
-             if "." not in name and name not in silent and math.isfinite(value)]
-    return "  ".join(shown[:4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,45 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the L2 norm of all gradients as one number, 0 when there are none."""
-    norms = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+    """Return the L2 norm of all gradients as one number, 0 when there are none.
+
+    Gradients that are divided among processes are counted whole; then all must ask.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    divided = [gradient for gradient in gradients if hasattr(gradient, "full_tensor")]
+    if not divided:
+        return _norm(gradients) if gradients else torch.zeros(())
+    norms = [_norm(divided).full_tensor()]
+    if others := [gradient for gradient in gradients if not hasattr(gradient, "full_tensor")]:
+        norms.append(_norm(others))
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+
+
+def average_over_ranks(parameters: list[nn.Parameter], run: Any) -> None:
+    """Average gradients with one sum over all processes; a gradient that one of them lacks counts as zero.
+
+    What all lack stays without: given zeros, an optimizer would count the step and decay the weight, which it does
+    not in a run of one process.
+    """
+    complete = all(parameter.grad is not None for parameter in parameters)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    owned = torch.tensor([float(p.grad is not None) for p in parameters]).to(gradients[0])
+    flat = torch.cat([owned, *(gradient.reshape(-1) for gradient in gradients)])
+    owners, *parts = (run.sum_over_ranks(flat) / run.world_size).split([len(owned), *(p.numel() for p in parameters)])
+    known = [1.0] * len(owned) if complete else owners.tolist()  # who has all need not wait for the device
+    for parameter, gradient, part, owner in zip(parameters, gradients, parts, known, strict=True):
+        if owner:
+            parameter.grad = gradient.copy_(part.view_as(gradient))
+
+
+def copy_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put tensors into the parameters of their names."""
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(tensors[name])
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: float | Tensor) -> None:

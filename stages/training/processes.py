@@ -16,11 +16,13 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from stages.artifacts.run_dir import Output, claim_output
 from stages.config.stage_configs import RunConfig
 from stages.errors import PeerError, UsageError
+from stages.parallel import Share, in_turn
 
 T = TypeVar("T")
 LEAVE_SECONDS = 2.0
@@ -63,6 +65,10 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def share(self) -> Share:
+        """Return this process's share of work that is divided among all."""
+        return Share(self.rank, self.world_size)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of everyone's tensor."""
         return tensor if self.world_size == 1 else _reduce(tensor, "SUM")
@@ -75,6 +81,13 @@ class Processes:
         """Return when everyone has come here."""
         with _peers_present():
             self._state.wait_for_everyone()
+
+    def gather(self, found: list[T]) -> list[T]:
+        """Return what all have found of their shares, in the order of the items."""
+        if self.world_size == 1:
+            return found
+        with _peers_present():
+            return in_turn(gather_object(found), self.world_size)
 
     def on_main(self, work: Callable[[], T]) -> T | None:
         """Do `work` on the main process and return its result there; the others wait, and stop if it fails."""

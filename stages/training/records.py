@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,3 +82,16 @@ def open_records(output: Output, step: int, tracker: str, report: Report | None)
         except HalleError:
             records.report()
             raise
+
+
+def in_short(measures: dict[str, float]) -> str:
+    """Return the measures of the whole model; those of its parts, `loss.level3`, are for metrics.jsonl."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in measures.items() if "." not in name)
+
+
+def in_one_line(logged: dict[str, float]) -> str:
+    """Return a few of the logged values, for a progress bar."""
+    silent = ("learning_rate", "seconds_per_step", "tokens")
+    shown = [f"{name} {value:.3g}" for name, value in logged.items()
+             if "." not in name and name not in silent and math.isfinite(value)]
+    return "  ".join(shown[:4])

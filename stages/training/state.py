@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -16,18 +16,21 @@ from stages.training.optim import MovingAverage
 ROOM = 2.2  # checkpoints: the last one, the next one being written, and what else a run writes
 
 
-def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer],
-                  average: MovingAverage | None) -> dict[str, Tensor]:
-    """Return every tensor, copied to the CPU, under a name that says where it belongs."""
+def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], average: MovingAverage | None,
+                  order: dict[str, list[nn.Parameter]], copy: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return a copy of every tensor under a name that says where it belongs.
+
+    `order` holds the parameters of every optimizer as `parameters_of` gave them before anything was divided.
+    """
     flat = {}
     for name, network in networks.items():
-        flat.update({f"network/{name}/{key}": copy_to_cpu(tensor) for key, tensor in network.state_dict().items()})
+        flat.update({f"network/{name}/{key}": copy(tensor) for key, tensor in network.state_dict().items()})
     for name, optimizer in optimizers.items():
-        for index, values in optimizer.state_dict()["state"].items():
-            flat.update({f"optimizer/{name}/{index}/{key}": copy_to_cpu(torch.as_tensor(value))
-                         for key, value in values.items()})
+        for index, parameter in enumerate(order[name]):
+            flat.update({f"optimizer/{name}/{index}/{key}": copy(torch.as_tensor(value))
+                         for key, value in optimizer.state.get(parameter, {}).items()})
     if average is not None:
-        flat.update({f"average/{key}": copy_to_cpu(tensor) for key, tensor in average.tensors.items()})
+        flat.update({f"average/{key}": copy(tensor) for key, tensor in average.tensors.items()})
     return flat
 
 
@@ -50,6 +53,11 @@ def require_room(folder: Path, size: int) -> None:
     if free < needed:
         raise StorageError(f"expected {needed / 1e9:.3g} GB of free space in `{folder}` for checkpoints of "
                            f"{size / 1e9:.3g} GB, got {free / 1e9:.3g} GB", "free some space, or choose another --out")
+
+
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Return all parameters, in the order in which `Optimizer.state_dict` counts them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def copy_to_cpu(tensor: Tensor) -> Tensor:

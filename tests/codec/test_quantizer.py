@@ -179,6 +179,16 @@ def test_eval_mode_moves_nothing() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in quantizer.state_dict().items())
 
 
+def test_codes_revived_together_become_different_entries() -> None:
+    quantizer = VectorQuantizer(4, SMALL)
+    batch = vectors(SMALL.codebook_size)
+    for _ in range(20):
+        quantizer.set_entries(vectors(SMALL.codebook_size, seed=1))
+        quantizer.ema_count.copy_(torch.tensor([1.0] + [1e-9] * (SMALL.codebook_size - 1)))
+        quantizer.update(batch, torch.zeros(len(batch), dtype=torch.int64))
+        assert len(torch.unique(quantizer.codebook, dim=0)) == SMALL.codebook_size
+
+
 def test_a_resumed_quantizer_revives_the_same_codes() -> None:
     first = ResidualQuantizer(4, 2, SMALL)
     for step in range(5):

@@ -12,11 +12,12 @@ from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
 from stages.artifacts.run_dir import claim_output
 from stages.artifacts.storage import read_journal
 from stages.errors import DivergedError, InterruptedRunError, UsageError
-from stages.training.loop import Run, _average_over_ranks, train
+from stages.training.loop import Run, train
+from stages.training.optim import average_over_ranks
 from stages.training.processes import pick_device
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *filter(None, [getattr(signal, "SIGUSR1", None)])])
 def test_a_signal_saves_and_the_same_command_repeats_the_uninterrupted_run(tmp_path, number):
     toy_run(tmp_path / "whole")
     with pytest.raises(InterruptedRunError) as caught:
@@ -126,7 +127,7 @@ def test_processes_leave_a_parameter_alone_that_has_no_gradient_in_any_of_them()
 
     parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (2, 3, 1)]
     parameters[0].grad = torch.ones(2)
-    _average_over_ranks(parameters, Two())
+    average_over_ranks(parameters, Two())
     assert parameters[0].grad.tolist() == [1.5, 1.5]
     assert parameters[1].grad.tolist() == [0.5, 0.5, 0.5], "lacking here, but not there"
     assert parameters[2].grad is None, "an optimizer would count a step with zeros"
