@@ -280,7 +280,7 @@ def test_sounds_without_a_given_transcript_are_counted_before_anything_is_scored
     ({"text": None}, "`text` should be text, got `None`"),
     ({"recogniser": 7}, "`recogniser` should be text, got `7`"),
     ({"words": [["alpha", "0.1", 2]]}, r"`words` should be a list of \[word, start, end\]"),
-    ({"words": [["alpha", float("nan"), 2]]}, "`words` should be a list of"),
+    ({"words": [["alpha", float("nan"), 2]]}, "given.jsonl:1: not JSON: NaN is no number that can be kept"),
     ({"text": "half \ud800"}, "`text` has half a character"),
 ])
 def test_a_file_of_transcripts_that_is_wrong_says_where(tmp_path, two_systems, change, message):

@@ -183,10 +183,14 @@ def read_jsonl(path: str | Path) -> list[dict]:
             continue
         try:
             row = strict_json.parse(line)
-            if not isinstance(row, dict):
-                raise ValueError
-            rows.append(row)
+        except strict_json.UnkeptError as error:
+            problems.append(f"{path.name}:{number}: not JSON: {error}")
+            continue
         except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
             problems.append(f"{path.name}:{number}: not a JSON object")
     if problems:
         raise UsageError("; ".join(problems[:5]) + _and_more(problems, 5), f"mend these lines of `{path}`")

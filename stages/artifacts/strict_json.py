@@ -7,12 +7,16 @@ import math
 from typing import Any, NoReturn
 
 
+class UnkeptError(ValueError):
+    """A text that other programs take for JSON; says what of it JSON has not."""
+
+
 def parse(text: str) -> Any:
     """Return the value in a text; raise `ValueError` for anything that is no JSON, such as NaN or bottomless lists."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise UnkeptError("it is nested too deeply") from error
 
 
 def _finite(digits: str) -> float:
@@ -21,7 +25,7 @@ def _finite(digits: str) -> float:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number that can be kept")
+    raise UnkeptError(f"{name} is no number that can be kept")
 
 
 def to_text(value: object, indent: int | None = None) -> str:

@@ -30,6 +30,7 @@ TABLE_2 = {  # longest, mean, deviation of clips in seconds
     "train-180s": (180.0, 37.69, 41.94),
 }
 _BINS = 30
+_ROUNDING = 1e-9  # of shares that are sums
 _HALVINGS = 100
 _FORM = '{"edges": [3, 10, 30, 90], "shares": [0.2, 0.3, 0.5]}'
 
@@ -131,8 +132,8 @@ def bin_quotas(counts: np.ndarray, shares: np.ndarray, fit: float) -> np.ndarray
     least, most = 0.0, counts.sum() / fit + 1.0  # `common` never rises, and is too small at the upper end
     for _ in range(_HALVINGS):
         size = (least + most) / 2
-        least, most = (size, most) if common(size) >= fit else (least, size)
-    if least < 1:
+        least, most = (size, most) if common(size) >= fit - _ROUNDING else (least, size)
+    if least < 1 - _ROUNDING:
         short = [index for index in range(len(counts)) if shares[index] > 0 and counts[index] == 0]
         raise UsageError(f"{len(short)} of {len(counts)} bins of duration_histogram have no utterance: the durations "
                          f"there are cannot have {fit:.0%} of it in common",

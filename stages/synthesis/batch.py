@@ -32,7 +32,6 @@ from stages.text.normalizer import drop_control_characters
 log = logging.getLogger("halle.synth")
 
 ITEMS, REJECTED, REPORTS = "items.jsonl", "rejected.jsonl", "reports"
-_LONGEST_NAME = 200  # characters; disks take 255, with what is put behind a name while a file is written
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,6 @@ def _file_name(item_id: str) -> str:
 def _problem(item: Item) -> str:
     if not item.id.strip():
         return "its id is empty"
-    if len(_file_name(item.id)) > _LONGEST_NAME:
-        return f"as a file name, its id has {len(_file_name(item.id))} characters, expected at most {_LONGEST_NAME}"
     if not item.prompt:
         return "it has no prompt"
     if not Path(item.prompt).is_file():

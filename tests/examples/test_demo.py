@@ -24,7 +24,7 @@ def demo(runs: Path, shipped: Path, *options: str) -> tuple[list[list[str]], str
     """Return the commands of the demo as words, and all that make would do."""
     result = subprocess.run(["make", "--no-print-directory", "-n", "-C", str(MINI), "demo", "HALLE=halle",
                              f"RUNS={runs}", f"SHIPPED={shipped}", *options],
-                            capture_output=True, text=True, check=True)  # fmt: skip
+                            capture_output=True, text=True, encoding="utf-8", check=True)  # fmt: skip
     return [shlex.split(line) for line in result.stdout.splitlines() if line.startswith("halle ")], result.stdout
 
 

@@ -60,7 +60,7 @@ def test_sigusr1_to_a_job_saves_and_requeues_and_the_run_goes_on(chain, cluster,
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     job = subprocess.Popen(["bash", SCRIPT, "train-ar", "--tokens", chain.tokens, "--out", "run", "--config",
                             "tiny.yaml"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True)
+                           stderr=subprocess.STDOUT, text=True, encoding="utf-8")
     patience = time.monotonic() + 200
     while not (rows := read_journal(tmp_path / "run" / "metrics.jsonl", mend=False)) and job.poll() is None:
         assert time.monotonic() < patience
@@ -79,6 +79,6 @@ def test_sigusr1_to_a_job_saves_and_requeues_and_the_run_goes_on(chain, cluster,
 def test_a_job_that_fails_is_not_requeued_and_keeps_the_exit_code(cluster, tmp_path):
     environment, record = cluster
     finished = subprocess.run(["bash", SCRIPT, "train-ar", "--tokens", "nowhere", "--out", "run"], cwd=tmp_path,
-                              check=False, capture_output=True, text=True,
+                              check=False, capture_output=True, text=True, encoding="utf-8",
                               env={**environment, "HALLE": "false"})
     assert finished.returncode == 1 and not record.exists(), finished.stderr

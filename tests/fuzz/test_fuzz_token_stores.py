@@ -123,7 +123,8 @@ def test_any_values_in_what_describes_a_store(store, data):
 @fuzz
 @given(st.data())
 def test_any_values_in_the_rows_of_a_shard(store, data):
-    rows = [json.loads(line) for line in (store / "shard-00000/utterances.jsonl").read_text().splitlines()]
+    text = (store / "shard-00000/utterances.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
     row = data.draw(st.sampled_from(rows))
     row[data.draw(st.one_of(st.sampled_from(sorted(row)), st.text(max_size=4)))] = data.draw(json_values)
     check_with(store, "shard-00000/utterances.jsonl", "\n".join(map(json.dumps, rows)).encode())

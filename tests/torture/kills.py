@@ -37,7 +37,7 @@ def run_whole(stage: SmallStage, work: Path) -> Whole:
     ended = in_child(lambda: stage.run(out), work / "log.txt", counting_changes(out, count))
     if ended.code != 0:
         raise AssertionError(f"{stage.name} does not run: {ended.said[-2000:]}")
-    return Whole(result_of(stage.name, out), ended.cpu_seconds, int(count.read_text()))
+    return Whole(result_of(stage.name, out), ended.cpu_seconds, int(count.read_text(encoding="utf-8")))
 
 
 def torture(stage: SmallStage, kills: int, seed: int, work: Path) -> Tally:

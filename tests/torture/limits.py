@@ -37,7 +37,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def measured(told: str, problems: list[str]):
-    from figures import Measured
+    from torture_figures import Measured
 
     return Measured(told, problems)
 
@@ -96,7 +96,8 @@ def _launch(config, processes: int, work: Path) -> list[str]:
     file.write_text(json.dumps([("train-ar", "train_ar", config.model_dump(mode="json"))]), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
                ROOT / "tests" / "distributed" / "stages_in_turn.py", file]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600)
+    ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, env=ENVIRONMENT,
+                           timeout=600)
     return [] if ended.returncode == 0 else [f"{processes} processes: {ended.stderr[-600:]}"]
 
 

@@ -30,9 +30,9 @@ def main() -> None:
     asked = parser.parse_args()
 
     import torch
-    from figures import FIGURES, Bench, read_rows, run_figure, table
     from no_network import blocked_network
     from tiny_chain import make_chain, make_recordings
+    from torture_figures import FIGURES, Bench, read_rows, run_figure, table
 
     torch.set_num_threads(1)  # forked children must find no threads at work
     out = asked.out

@@ -29,13 +29,13 @@ def operations_of(stage: SmallStage, roots: tuple[Path, ...], work: Path) -> dic
 
     def counted() -> dict:
         found = stage.run(work / "whole")
-        count.write_text(json.dumps(faults.counts))
+        count.write_text(json.dumps(faults.counts), encoding="utf-8")
         return found
 
     ended = in_child(counted, work / "log.txt", faults.install)
     if ended.code != 0:
         raise AssertionError(f"{stage.name} does not run: {ended.said[-2000:]}")
-    return json.loads(count.read_text())
+    return json.loads(count.read_text(encoding="utf-8"))
 
 
 def sweep(stage: SmallStage, inputs: tuple[Path, ...], work: Path, every: int = 1, resume_every: int = 1) -> Sweep:

@@ -11,8 +11,8 @@ import pytest
 import resume
 import storage_faults
 from children import in_child
-from figures import Bench, Figure, Measured, run_figure, table
 from small_stages import MANY, TRAINERS
+from torture_figures import Bench, Figure, Measured, run_figure, table
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 STAGES = (*MANY, *TRAINERS)
