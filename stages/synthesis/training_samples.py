@@ -130,7 +130,8 @@ class TrainingSamples:
     def speak(self, step: int) -> dict[str, float]:
         """Return `sample.*` measures of all scripts; `sounds` holds what there is to hear beside the true codes.
 
-        wer: word error rate, %, and wer_of_codec, of the decoded true codes, below which none can come; ended: share
+        wer: word error rate, %, and wer_of_codec, of the decoded true codes, below which none can come; wer_of_lowest,
+        of the true lowest stream alone, for a model that is heard through it, which may be beyond words; ended: share
         that the model ended by itself; seconds_ratio: seconds spoken over those of the recordings. Where the
         validation is not one to speak at, both are empty.
         """
@@ -148,6 +149,8 @@ class TrainingSamples:
             measures["sample.ended"] = sum(take.ended for take in takes) / len(takes)
         if self.transcriber:
             measures |= {"sample.wer": _word_errors(spoken), "sample.wer_of_codec": _word_errors(self._decoded)}
+        if self.transcriber and self.what == LOWEST_ALONE:
+            measures["sample.wer_of_lowest"] = _word_errors(self._lowest_decoded)
         log.info("%d texts %s: %s", len(takes), self.what,
                  ", ".join(f"{name.partition('.')[2]} {value:.4g}" for name, value in measures.items()))
         return measures
@@ -158,6 +161,15 @@ class TrainingSamples:
         device = _device(self.codec)
         return [self._hear(script, decode(self.codec, streams_of(script.utterance, device)))
                 for script in self.scripts]  # fmt: skip
+
+    @cached_property
+    def _lowest_decoded(self) -> list[MetricInput]:
+        """The true codes of the lowest stream alone, heard."""
+        device, lowest = _device(self.codec), self.codec.hierarchy.lowest
+        codes = [streams_of(script.utterance, device)[lowest.name][:, : lowest.num_codebooks]
+                 for script in self.scripts]  # fmt: skip
+        return [self._hear(script, decode_lowest(self.codec, own))
+                for script, own in zip(self.scripts, codes, strict=True)]  # fmt: skip
 
     def _hear(self, script: Script, waveform: np.ndarray) -> MetricInput:
         rate = self.codec.sample_rate
@@ -211,7 +223,7 @@ class ARVoice:
 
     def _decode(self, codes: Tensor, text: Tensor, prompt: Streams | None, places: Tensor | None) -> np.ndarray:
         if self.nar is None:
-            return _samples(self.codec.decode_latents(self.codec.hierarchy.start(codes, prompt).feature))
+            return decode_lowest(self.codec, codes, prompt)
         places = places if self.nar.config.text_mode == "pointer" else None
         return decode(self.codec, refine(self.nar, self.codec.hierarchy, codes, text, prompt, self.windows,
                                          places=places))  # fmt: skip
@@ -279,6 +291,11 @@ def _check_nar(nar: Checkpoint, config: TrainARConfig, data: TokenData) -> None:
     if problems:
         raise UsageError(f"`{config.nar}` was trained with {'; '.join(problems)}",
                          "give a NAR model that was trained on this store, or none")
+
+
+def decode_lowest(codec: Codec, codes: Tensor, prompt: Streams | None = None) -> np.ndarray:
+    """Return float32 [samples] of what the lowest stream alone says."""
+    return _samples(codec.decode_latents(codec.hierarchy.start(codes, prompt).feature))
 
 
 def decode(codec: Codec, streams: Streams) -> np.ndarray:

@@ -186,6 +186,21 @@ def test_what_is_said_is_scored_beside_the_true_codes(opened, monkeypatch):
         ("text-1", TRUE), ("text-2", TRUE), ("text-1", "spoken"), ("text-2", "spoken")]  # fmt: skip
     assert samples.sounds[0].caption == f"text: {scripts[0].utterance.text}"
     assert samples.sounds[2].caption == "heard: (nothing)"
+    assert "sample.wer_of_lowest" not in measures
+
+
+def test_a_model_heard_through_the_lowest_stream_alone_is_measured_against_its_true_codes_heard_so(opened, monkeypatch):
+    data, codec, _ = opened
+    script = choose_scripts(with_validation(data, 4), 1)[0]
+    codes = streams_of(script.utterance, torch.device("cpu"))
+    lowest = codes[data.lowest.name][:, : data.lowest.num_codebooks]
+    heard = []
+    monkeypatch.setattr(training_samples, "load_transcriber", lambda name: Listener(script.utterance.text))
+    monkeypatch.setattr(training_samples, "decode_lowest", lambda codec, given: heard.append(given) or np.zeros(9))
+    samples = TrainingSamples(with_validation(data, 4), codec, settings(validation_utterances=1, transcriber="x"),
+                              LOWEST_ALONE, lambda script: Take(np.zeros(10, np.float32)))  # fmt: skip
+    assert samples.speak(100)["sample.wer_of_lowest"] == 100 and samples.speak(200)
+    assert len(heard) == 1 and torch.equal(heard[0], lowest)
 
 
 def test_a_validation_that_is_not_due_leaves_no_sounds_and_a_nar_model_has_no_say_in_the_end(opened):
