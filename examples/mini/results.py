@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from figures import Figure
 
 from stages.artifacts.storage import read_json, read_jsonl, write_json, write_text
 from stages.audio.io import read_audio
@@ -28,16 +29,6 @@ COLUMNS = {"wer": ("WER, %", 1), "speaker_similarity": ("SIM", 3), "duration_dis
            "dnsmos": ("DNSMOS", 2), "real_time_factor": ("RTF", 2)}
 RATE = 16_000
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table: what is wanted as a sentence, and whether the value is that."""
-
-    name: str
-    wanted: str
-    value: str
-    reached: bool
 
 
 @dataclass(frozen=True)
