@@ -97,11 +97,11 @@ def _open(config: MReQConfig) -> Inputs:
     own_items(config.training.batch_size, config.training.accumulation, 0, 0, 1)
     teacher = load_teacher(config.teacher)
     config = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks)
-    fld_weights(config), hsr_weights(config)  # refuses a wrong number of them
+    fld_weights(config)
+    hsr_weights(config)
     manifest = read_manifest(config.data)
     alignment = teacher.hop_length * config.mrvq.alignment_frames
-    least = max(config.discriminator.fft_sizes)
-    samples = crop_length(config.crop_seconds, teacher.sample_rate, alignment, least)
+    samples = crop_length(config.crop_seconds, teacher.sample_rate, alignment, max(config.discriminator.fft_sizes))
     crops = training_and_validation_crops(manifest, teacher.sample_rate, samples, config.seed, config.max_bad)
     parents = {"data": manifest.fingerprint, "teacher": codec_fingerprint(teacher)}
     return Inputs(config, teacher, manifest, *crops, parents)

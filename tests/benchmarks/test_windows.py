@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from windows import OURS, PAPER, Spoken, long_scripts, measure, num_passes, plans, true_codes
+import windows
+from windows import OURS, PAPER, Spoken, long_scripts, measure, num_passes, plans, spoken_codes, true_codes
 
+from stages.artifacts.checkpoint import save_checkpoint
 from stages.codec.registry import load_codec
-from stages.config.models import NARConfig, TransformerConfig
+from stages.config.models import ARConfig, NARConfig, TransformerConfig
 from stages.data.tokens import open_tokens
+from stages.lm.ar import ARModel
 from stages.lm.nar import NARModel
 from stages.speech.transcriber import Transcript
 
@@ -61,6 +65,22 @@ def test_the_papers_slide_takes_98_passes_for_90_seconds_and_ours_a_third():
     found = plans(Halle, 28.0, 3.0)
     assert num_passes(Halle, spoken, found[PAPER]) == 98
     assert num_passes(Halle, spoken, found[OURS]) <= 98 / 3
+
+
+def test_codes_that_an_ar_model_speaks_are_those_behind_the_prompt(opened, tmp_path, monkeypatch):
+    data, codec = opened
+    lowest = codec.hierarchy.lowest
+    config = ARConfig(transformer=TransformerConfig(dim=16, num_heads=2, num_layers=1, ffn_dim=32), text_pointer=True,
+                      num_codebooks=lowest.num_codebooks, codebook_size=16, text_vocab_size=40)  # fmt: skip
+    save_checkpoint(tmp_path / "ar", "ar", {"model": config.model_dump(mode="json")}, ARModel(config).state_dict(), {})
+    new = torch.randint(16, (lowest.num_codebooks + 1, 7))
+    monkeypatch.setattr(windows, "generate", lambda ar, text, start, *rest: SimpleNamespace(
+        codes=torch.cat([start, new], dim=1)))  # fmt: skip
+    script = long_scripts(data, 1, 0.1)[0]
+    spoken = spoken_codes(codec, str(tmp_path / "ar"))(script)
+    assert torch.equal(spoken.lowest[0], new[1:])
+    prompt = true_codes(codec)(replace(script, utterance=script.prompt)).lowest.shape[-1]
+    assert spoken.places.shape == (1, prompt + 7), "the text is read over prompt and speech"
 
 
 def test_every_plan_refines_the_same_codes_and_is_heard_without_its_prompt(opened):

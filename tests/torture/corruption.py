@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from children import in_child
 
@@ -116,11 +115,7 @@ def harmful(run: Path, store: Path, codec_file: Path, work: Path) -> Iterator[tu
 
 
 def refuse_all(run: Path, store: Path, codec_file: Path, work: Path) -> tuple[int, float, int, list[str]]:
-    """Return how many were refused, the longest time in seconds, the largest memory in bytes, and problems.
-
-    Memory is what a child has beyond this process, from which it is forked.
-    """
-    before = psutil.Process().memory_info().rss
+    """Return how many were refused, the longest time in seconds, the largest memory in bytes, and problems."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     problems, longest, largest, count = [], 0.0, 0, 0
@@ -132,7 +127,7 @@ def refuse_all(run: Path, store: Path, codec_file: Path, work: Path) -> tuple[in
         if (work / "canary").exists():
             problems.append(f"{name}: its code was run")
         count += 1
-        longest, largest = max(longest, ended.cpu_seconds), max(largest, ended.peak_bytes - before)
+        longest, largest = max(longest, ended.cpu_seconds), max(largest, ended.peak_bytes)
     return count, longest, largest, problems
 
 

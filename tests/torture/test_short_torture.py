@@ -7,6 +7,7 @@ import os
 import corruption
 import kills
 import limits
+import psutil
 import pytest
 import resume
 import storage_faults
@@ -66,7 +67,8 @@ def test_harmful_files_are_refused_and_not_run(chain, tmp_path):
     count, seconds, memory, problems = corruption.refuse_all(chain.ar, chain.tokens, chain.codec / "encodec.pt",
                                                              tmp_path / "harm")
     assert problems == [] and count > 15
-    assert seconds < 5 and memory < 1e9
+    held = psutil.Process().memory_info().rss  # by this process, from which the children are forked
+    assert seconds < 5 and memory - held < 5e8
 
 
 @pytest.mark.parametrize("measure", [limits.two_writers, limits.workers], ids=lambda measure: measure.__name__)

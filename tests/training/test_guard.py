@@ -71,7 +71,8 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
 
 def test_steps_long_ago_are_forgiven(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.training.guard.WINDOW_STEPS", 4)
-    toy_run(tmp_path, make_task=spoiled_at(2, 6, 10))
+    _, result = toy_run(tmp_path, make_task=spoiled_at(2, 6, 10))
+    assert result.step == 10 and [row["step"] for row in read_jsonl(tmp_path / SKIPPED)] == [2, 6, 10]
 
 
 def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):
