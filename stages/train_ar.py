@@ -18,10 +18,11 @@ from stages.config.stage_configs import TrainARConfig
 from stages.data.alignments import Alignments, find_alignments
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
-from stages.data.token_codec import open_codec
+from stages.data.token_codec import lowest_counts, open_codec
 from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import ARModel, CodebookSums
+from stages.lm.codebook_start import start_ar
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
 from stages.planning.cost import planned_cost
@@ -99,22 +100,24 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     parents = data.parents()
     init = open_init(config, "ar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
-    if config.model.text_pointer and not config.codec:
-        raise UsageError("expected the codec of the tokens for the aligner of a text pointer, got none",
-                         "give --codec CODEC, or -O model.text_pointer=false")
+    wants = {"model.text_pointer": ("the aligner of a text pointer", config.model.text_pointer),
+             "codebook_start": ("its codebooks to start at", config.codebook_start)}
+    for setting, (what, wanted) in wants.items():
+        if wanted and not config.codec:
+            raise UsageError(f"expected the codec of the tokens for {what}, got none",
+                             f"give --codec CODEC, or -O {setting}=false")
     return data, init, parents
 
 
 def _align(config: TrainARConfig, data: TokenData, process: Run) -> Alignments | None:
     if not config.model.text_pointer:
         return None
-    codec = open_codec(config.codec, data).to(process.device)
-    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main)
+    return find_alignments(config, data, open_codec(config.codec, data).to(process.device), process.processes.on_main)
 
 
 def _batch_plan(config: TrainARConfig, data: TokenData) -> BatchPlan:
     budget = config.training.batch_tokens // config.training.accumulation
-    return BatchPlan(ar_lengths(data, data.train), budget, config.seed, data.shares)
+    return BatchPlan(ar_lengths(data, data.train, config.model.text_prefix), budget, config.seed, data.shares)
 
 
 class ARTask:
@@ -133,11 +136,14 @@ class ARTask:
         groups = parameter_groups(self.model, training.weight_decay)
         self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
         self.plan = _batch_plan(config, data)
+        self.voice = voice
         self.speech = voice and TrainingSamples(data, voice.codec, training, voice.what,
                                                 partial(voice.say, self.model, config.seed))  # fmt: skip
 
     def prepare(self, run: Run) -> None:
-        """Stop a run whose model would speak otherwise than it is trained."""
+        """Set where codes start, unless weights came; stop a run whose model would not speak as it is trained."""
+        if self.config.codebook_start and self.init_report is None and self.voice is not None:
+            start_ar(self.model, self.voice.codec.hierarchy.lowest_codebooks(), lowest_counts(self.data))
         batch = self._whole(self.data.validation[:UTTERANCES]).to(run.device)
         checks = ar_checks(self.model, batch.text, batch.text_lengths, batch.codes, batch.frame_lengths)
         run.processes.on_main(partial(require_parity, checks, log))
@@ -174,7 +180,8 @@ class ARTask:
         """Return loss and accuracy of true codes given true codes before them, also for each codebook."""
         items = self.data.validation[: self.config.training.validation_items]
         total = torch.zeros(3, self.model.num_streams, device=run.device)
-        for part in chunks(ar_lengths(self.data, items), self.config.training.batch_tokens):
+        lengths = ar_lengths(self.data, items, self.config.model.text_prefix)
+        for part in chunks(lengths, self.config.training.batch_tokens):
             sums = self._sums(self._whole(items[part]).to(run.device), run)
             total += torch.stack([sums.losses, sums.tokens, sums.correct])
         losses, tokens, correct = total

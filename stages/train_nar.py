@@ -15,13 +15,14 @@ from stages.artifacts.samples import Sample
 from stages.codec.base import Codec
 from stages.config.models import NARConfig
 from stages.config.stage_configs import TrainNARConfig
-from stages.data.alignments import Alignments, find_alignments
+from stages.data.alignments import Alignments, find_alignments, has_pointer
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, open_init, start_from
-from stages.data.token_codec import feature_statistics, level_inputs, open_codec
+from stages.data.token_codec import feature_statistics, level_counts, level_inputs, open_codec
 from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
+from stages.lm.codebook_start import start_nar
 from stages.lm.nar import NARModel
 from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
 from stages.lm.training_speed import require_compiler, speed_up
@@ -54,7 +55,7 @@ def run(config: TrainNARConfig) -> dict:
     require_compiler(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
                               lambda: NARTask(config, data, codec.to(process.device), init, parents,
-                                              _align(config, data, codec, process)),
+                                              find_alignments(config, data, codec, process.processes.on_main)),
                               report=update_report)
     return {
         "run": config.out, "checkpoint": result.checkpoint.as_posix(), "steps": result.step,
@@ -87,7 +88,8 @@ def plan(config: TrainNARConfig, probe: bool = False) -> dict:
         **planned_cost(config, nar_workload(model.config, config.training, data, _batch_plan(config, data, codec),
                                             codec, _clip_rule(config, data, codec)),
                        probe and (lambda own, process: NARTask(own, data, codec.to(process.device), init, parents,
-                                                               _align(own, data, codec, process)))),
+                                                               find_alignments(own, data, codec,
+                                                                               process.processes.on_main)))),
     }
 
 
@@ -115,11 +117,6 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
     return data, codec, init, parents
 
 
-def _align(config: TrainNARConfig, data: TokenData, codec: Codec, process: Run) -> Alignments | None:
-    return find_alignments(config.out, data, codec, config.aligner, config.seed, process.processes.on_main) \
-        if config.model.text_mode == "pointer" else None
-
-
 def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRule:
     rate = codec.hierarchy.frame_rate
     window = round(config.window_seconds * rate) if data.system == "halle" else None
@@ -128,7 +125,7 @@ def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRul
 
 
 def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchPlan:
-    lengths = nar_lengths(data, data.train, codec.hop_length, _clip_rule(config, data, codec))
+    lengths = nar_lengths(data, data.train, codec.hop_length, _clip_rule(config, data, codec), not has_pointer(config))
     return BatchPlan(lengths, config.training.batch_tokens // config.training.accumulation, config.seed, data.shares)
 
 
@@ -156,7 +153,10 @@ class NARTask:
         self.speech = TrainingSamples(data, codec, training, voice.what, partial(voice.say, self.model))
 
     def prepare(self, run: Run) -> None:
-        """Set the input statistics, unless they came with the weights; compare generation with training."""
+        """Set what data and codec give, unless it came with the weights; compare generation with training."""
+        if self.config.codebook_start and self.init_report is None:
+            hierarchy = self.codec.hierarchy
+            start_nar(self.model, hierarchy.level_codebooks(), level_counts(self.data, hierarchy))
         if self.init_report is None or "input_mean" not in self.init_report.loaded:
             self._measure_inputs(run)
         run.processes.on_main(partial(self._check_parity, run))
@@ -212,7 +212,7 @@ class NARTask:
         """Return loss and accuracy from true features, over all levels and for each."""
         items = self.data.validation[: self.config.training.validation_items]
         total = torch.zeros(3, self.model.config.num_levels, device=run.device)
-        lengths = nar_lengths(self.data, items, self.codec.hop_length, self.rule)
+        lengths = nar_lengths(self.data, items, self.codec.hop_length, self.rule, self.places is None)
         for part in chunks(lengths, self.config.training.batch_tokens):
             batch = self._make(items[part], "validation").to(run.device)
             for level in range(1, self.model.config.num_levels + 1):

@@ -2,12 +2,14 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from two_processes import check_two_processes
 
 from stages import train_ar
+from stages.codec.registry import load_codec
 from stages.config.aligner import AlignerConfig
 from stages.config.models import ARConfig, TransformerConfig
 from stages.config.stage_configs import LMTrainingConfig, TrainARConfig
@@ -101,6 +103,24 @@ def test_a_text_pointer_needs_the_codec_for_its_aligner(halle_tokens, tmp_path):
         with pytest.raises(UsageError, match="expected the codec of the tokens for the aligner of a text pointer"):
             begin(make_config(halle_tokens[0], tmp_path / "ar", **POINTER))
     assert not (tmp_path / "ar").exists()
+
+
+def test_codes_start_at_the_codec_s_codebooks_and_their_frequencies(halle_tokens, tmp_path):
+    store, codec = halle_tokens
+    config = make_config(store, tmp_path / "ar", steps=1, codec=str(codec), codebook_start=True,
+                         training={"learning_rate": 1e-9, "schedule": "constant", "warmup_steps": 0})  # fmt: skip
+    found, hierarchy = weights(train_ar.run(config)), load_codec(codec).hierarchy
+    data = open_tokens(store, None)
+    codes = np.concatenate([data.store[int(index)].codes["quant1"] for index in data.train])
+    for stream, codebook in enumerate(hierarchy.lowest_codebooks()):
+        table, bias = found[f"audio_embeddings.{stream}.weight"], found[f"heads.{stream}.bias"]
+        size = len(codebook)
+        distances = torch.cdist(codebook, codebook).flatten(), torch.cdist(table[:size], table[:size]).flatten()
+        assert torch.corrcoef(torch.stack(distances))[0, 1] > 0.99
+        counts = np.bincount(codes[:, stream], minlength=size) + 1
+        torch.testing.assert_close(bias[:size].exp(), torch.tensor(counts / counts.mean()).float())
+    with pytest.raises(UsageError, match="expected the codec of the tokens for its codebooks to start at"):
+        train_ar.run(make_config(store, tmp_path / "none", codebook_start=True))
 
 
 def test_halle_starts_from_valle_and_reports_what_is_new(halle_tokens, valle_tokens, tmp_path, caplog):

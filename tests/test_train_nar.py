@@ -83,6 +83,18 @@ def test_five_and_five_steps_equal_ten_bit_for_bit(halle_tokens, tmp_path):
 
 
 @pytest.mark.parametrize("system", ["halle", "valle"])
+def test_heads_start_at_the_codebooks_of_their_levels(system, halle_tokens, valle_tokens, tmp_path):
+    tokens = {"halle": halle_tokens, "valle": valle_tokens}[system]
+    config = make_config(tokens, tmp_path / "nar", steps=1, codebook_start=True,
+                         training={"learning_rate": 1e-9, "schedule": "constant", "warmup_steps": 0})  # fmt: skip
+    found, codebooks = weights(train_nar.run(config)), load_codec(tokens[1]).hierarchy.level_codebooks()
+    assert len(codebooks) == len(found["head_weight"])
+    for codebook, weight, bias in zip(codebooks, found["head_weight"], found["head_bias"], strict=True):
+        distances = torch.cdist(codebook, codebook).flatten(), torch.cdist(weight, weight).flatten()
+        assert torch.corrcoef(torch.stack(distances))[0, 1] > 0.99 and bias.std() > 0
+
+
+@pytest.mark.parametrize("system", ["halle", "valle"])
 def test_with_a_text_pointer_five_and_five_steps_equal_ten_and_clips_are_read_where_they_are(
     system, halle_tokens, valle_tokens, tmp_path
 ):  # fmt: skip

@@ -87,6 +87,14 @@ class TokenHierarchy(Protocol):
         """Return the true codes [batch, frames] of `level`: what the NAR model must predict."""
         ...
 
+    def level_codebooks(self) -> list[Tensor]:
+        """Return the entries [codebook_size, latent_dim] that the codes of each level stand for."""
+        ...
+
+    def lowest_codebooks(self) -> list[Tensor]:
+        """Return the entries [codebook_size, latent_dim] of each codebook of `lowest`."""
+        ...
+
 
 class Codec(nn.Module, ABC):
     """Encode waveforms [batch, 1, samples] in -1..1 into streams of codes, and decode them."""

@@ -69,6 +69,12 @@ class PlainHierarchy:
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         return streams[self._name][:, level]
 
+    def level_codebooks(self) -> list[Tensor]:
+        return [self._quantizer.codebook(level) for level in range(1, self.num_levels + 1)]
+
+    def lowest_codebooks(self) -> list[Tensor]:
+        return [self._quantizer.codebook(0)]
+
 
 class MultiResolutionHierarchy:
     """HALL-E: the AR model gives `quant1`; levels are the PreQ codebooks of blocks 2..K (section 5).
@@ -148,6 +154,13 @@ class MultiResolutionHierarchy:
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         block, codebook = self._levels[level - 1]
         return streams[self._target(block)][:, codebook]
+
+    def level_codebooks(self) -> list[Tensor]:
+        return [self._quantizer(self._target(block), block).codebook(index) for block, index in self._levels]
+
+    def lowest_codebooks(self) -> list[Tensor]:
+        quantizer = self._mrvq.blocks[0].quant
+        return [quantizer.codebook(index) for index in range(quantizer.num_codebooks)]
 
     def _requantize(self, block: int, streams: Streams, fixed: Streams) -> Streams:
         """Add b_k = Quant(E(a~_k)) of equation 12."""

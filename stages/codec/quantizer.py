@@ -319,6 +319,10 @@ class ResidualQuantizer(nn.Module):
             sums.append(sums[-1] + embedded if sums else embedded)
         return tuple(sums)
 
+    def codebook(self, index: int) -> Tensor:
+        """Return the entries [codebook_size, dim] of codebook `index` (0-based)."""
+        return self.codebooks[index].codebook
+
     def embed_codebook(self, index: int, codes: Tensor) -> Tensor:
         """Return embeddings [batch, dim, frames] of codes [batch, frames] of codebook `index` (0-based)."""
         return self.codebooks[index].embed(codes).transpose(1, 2)

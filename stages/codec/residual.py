@@ -87,7 +87,7 @@ class ResidualCodec(Codec):
         return TeacherCodes(codes, self.quantizer.partial_sums(codes))
 
     def codebook(self, index: int) -> Tensor:
-        return self.quantizer.codebooks[index].codebook
+        return self.quantizer.codebook(index)
 
     def export_config(self) -> dict:
         return self.config.described()

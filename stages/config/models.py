@@ -274,6 +274,15 @@ class ARConfig(Settings):
     # ours: the paper's model finds its place by attention, for which small models and small corpora do not suffice
     text_pointer: bool = Field(
         False, description="write how far the text is read in a stream before the codes, and be shown the text there")
+    text_prefix: bool = Field(
+        True, description="put the text before the codes, as the paper does; false, with a text pointer: be shown it "
+        "there alone, in a third of the time and memory")
+
+    @model_validator(mode="after")
+    def _check_text(self) -> ARConfig:
+        if not (self.text_prefix or self.text_pointer):
+            raise ValueError("text_prefix can be false only with a text_pointer: nothing would show the text")
+        return self
 
 
 class NARConfig(Settings):

@@ -265,6 +265,8 @@ class TrainARConfig(RunConfig):
     init: str | None = running(None, description="run or model to start from; its fingerprint is identity")
     keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: ARConfig = ARConfig()
+    codebook_start: bool = Field(
+        False, description="start tables and heads at the codec's codebooks and the frequencies of its codes (ours)")
     aligner: AlignerConfig = AlignerConfig()  # of a text pointer
     training: LMTrainingConfig = LMTrainingConfig()
 
@@ -278,6 +280,8 @@ class TrainNARConfig(RunConfig):
     init: str | None = running(None, description="run or model to start from; its fingerprint is identity")
     keep_architecture: bool = Field(False, description="sizes are those of the model to start from, not of `model`")
     model: NARConfig = NARConfig()
+    codebook_start: bool = Field(
+        False, description="start heads at the codec's codebooks and the frequencies of its codes (ours)")
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
     no_prompt_probability: float = Field(0.1, ge=0, le=1)  # inferred

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stages.artifacts.storage import is_complete, staged_folder
 from stages.codec.base import Codec
-from stages.config.stage_configs import AlignerConfig
+from stages.config.stage_configs import AlignerConfig, TrainARConfig, TrainNARConfig
 from stages.data.batching import BatchPlan
 from stages.data.tokens import TokenData
 from stages.lm.aligner import HOP, Aligner, forward_sum, monotonic_path, num_frames
@@ -61,12 +61,18 @@ class Alignments:
 
 
 def find_alignments(
-    run: str, data: TokenData, codec: Codec, config: AlignerConfig, seed: int, on_main: Callable[[Callable], object]
-) -> Alignments:
-    """Return where everything is said, found out once in a run and by its main process only."""
-    folder = Path(run) / FOLDER
-    on_main(lambda: make_alignments(folder, data, codec, config, seed))
-    return load_alignments(folder, config, data.lowest.frame_rate)
+    config: TrainARConfig | TrainNARConfig, data: TokenData, codec: Codec, on_main: Callable[[Callable], object]
+) -> Alignments | None:
+    """Return where everything is said, found out once in a run and by its main process only; None without a pointer."""
+    if not has_pointer(config):
+        return None
+    folder = Path(config.out) / FOLDER
+    on_main(lambda: make_alignments(folder, data, codec, config.aligner, config.seed))
+    return load_alignments(folder, config.aligner, data.lowest.frame_rate)
+
+
+def has_pointer(config: TrainARConfig | TrainNARConfig) -> bool:
+    return config.model.text_pointer if isinstance(config, TrainARConfig) else config.model.text_mode == "pointer"
 
 
 def make_alignments(folder: Path, data: TokenData, codec: Codec, config: AlignerConfig, seed: int) -> None:

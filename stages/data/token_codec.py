@@ -1,9 +1,10 @@
-"""The codec behind a token store: opened and compared, and what its hierarchy makes of codes for the NAR model."""
+"""The codec behind a token store: opened and compared, and what its hierarchy makes of codes for language models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from stages.codec.registry import codec_fingerprint, load_codec
 from stages.data.tokens import NARBatch, TokenData
 from stages.errors import UsageError
 from stages.lm.transformer import valid_positions
+
+COUNTED_UTTERANCES = 2000
 
 
 def open_codec(path: str, data: TokenData) -> Codec:
@@ -25,6 +28,37 @@ def open_codec(path: str, data: TokenData) -> Codec:
             f"give the codec that made the tokens, or make new ones: halle tokenize --codec {path}",
         )
     return codec
+
+
+def count_codes(
+    data: TokenData, pick: Callable[[dict[str, Tensor]], Tensor], num_streams: int, codebook_size: int
+) -> Tensor:
+    """Return how often each code occurs, [num_streams, codebook_size], in up to COUNTED_UTTERANCES of those trained on.
+
+    `pick` takes an utterance's streams [1, codebooks, frames] and returns the codes to count, [num_streams, frames].
+    """
+    counts = torch.zeros(num_streams, codebook_size, dtype=torch.long)
+    chosen = np.linspace(0, len(data.train) - 1, min(COUNTED_UTTERANCES, len(data.train))).round().astype(int)
+    for index in data.train[chosen]:
+        streams = {name: torch.from_numpy(codes.T.astype(np.int64))[None]
+                   for name, codes in data.store[int(index)].codes.items()}  # fmt: skip
+        for stream, codes in enumerate(pick(streams)):
+            counts[stream] += torch.bincount(codes, minlength=codebook_size)
+    return counts
+
+
+def lowest_counts(data: TokenData) -> Tensor:
+    """Return how often each code of each codebook of the lowest stream occurs, [codebooks, codebook_size]."""
+    lowest = data.lowest
+    return count_codes(data, lambda streams: streams[lowest.name][0, : lowest.num_codebooks],
+                       lowest.num_codebooks, lowest.codebook_size)  # fmt: skip
+
+
+def level_counts(data: TokenData, hierarchy: TokenHierarchy) -> Tensor:
+    """Return how often each code of each level occurs, [levels, codebook_size]."""
+    levels = range(1, hierarchy.num_levels + 1)
+    return count_codes(data, lambda streams: torch.cat([hierarchy.level_codes(streams, level) for level in levels]),
+                       hierarchy.num_levels, hierarchy.codebook_size)  # fmt: skip
 
 
 def feature_statistics(batches: Iterable[NARBatch], hierarchy: TokenHierarchy) -> tuple[Tensor, Tensor]:

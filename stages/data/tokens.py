@@ -139,10 +139,10 @@ class ARBatch:
         return ARBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def ar_lengths(data: TokenData, items: np.ndarray) -> np.ndarray:
-    """Return [items, 2]: text tokens, and steps (frames and codebooks, see `stages.lm.ar`)."""
+def ar_lengths(data: TokenData, items: np.ndarray, text_prefix: bool = True) -> np.ndarray:
+    """Return [items, 2]: text tokens in the sequence, and steps (frames and codebooks, see `stages.lm.ar`)."""
     steps = data.store.lengths(data.lowest.name)[items] + data.lowest.num_codebooks
-    return np.stack([data.store.lengths("text")[items], steps], axis=1)
+    return np.stack([data.store.lengths("text")[items] * text_prefix, steps], axis=1)
 
 
 def ar_batch(data: TokenData, items: Sequence[int], advances: Callable[[int, str], np.ndarray] | None = None
@@ -240,12 +240,14 @@ def latent_streams(data: TokenData, hop_length: int) -> list[str]:
     return [stream.name for stream in data.store.streams if stream.hop_length == hop_length]
 
 
-def nar_lengths(data: TokenData, items: np.ndarray, hop_length: int, rule: ClipRule) -> np.ndarray:
-    """Return [items, 2]: text tokens, and frames of the longest clip and prompt."""
+def nar_lengths(
+    data: TokenData, items: np.ndarray, hop_length: int, rule: ClipRule, attends_to_text: bool = True
+) -> np.ndarray:
+    """Return [items, 2]: text tokens that are attended to, and frames of the longest clip and prompt."""
     frames = data.store.lengths(latent_streams(data, hop_length)[0])[items]
     if rule.window is not None:
         frames = np.minimum(frames, rule.window + rule.longest_prompt)
-    return np.stack([data.store.lengths("text")[items], frames], axis=1)
+    return np.stack([data.store.lengths("text")[items] * attends_to_text, frames], axis=1)
 
 
 def nar_batch(

@@ -6,7 +6,8 @@
 One end frame follows the codes before they are delayed. Every stream reads the id `codebook_size`
 where it has nothing to say (the fill, and the start); on stream 0's head that same class is the end.
 HALL-E reads six streams at 8 Hz; VALL-E is this model with one (section 5, appendix A.2).
-With a text pointer (ours) one more stream goes before the codes: see `stages.lm.pointer`.
+With a text pointer (ours) one more stream goes before the codes, and the text itself may be left out of the sequence:
+see `stages.lm.pointer`.
 """
 
 from __future__ import annotations
@@ -170,8 +171,9 @@ class ARModel(nn.Module):
         """
         inputs = F.pad(late, (1, 0), value=self.fill)
         read, places = self._read(text, text_lengths), self._places(inputs, text_lengths)
-        packed = self._pack(text, text_lengths, self._embed_all(inputs, read, places))
-        lengths = text_lengths + step_lengths + 1
+        prefix, prefix_lengths = self._prefix(text, text_lengths)
+        packed = self._pack(prefix, prefix_lengths, self._embed_all(inputs, read, places))
+        lengths = prefix_lengths + step_lengths + 1
         width = int(lengths.max())
         packed = packed[:, :width]
         columns = torch.arange(max(capacity, width), device=text.device)
@@ -185,7 +187,7 @@ class ARModel(nn.Module):
             text_lengths=text_lengths,
             places=places[torch.arange(len(places), device=text.device), step_lengths],
         )
-        mask = self._mask(text_lengths, width)
+        mask = self._mask(prefix_lengths, width)
         context = Context(causal=True, mask=mask, cache=state.cache, columns=columns[:width], visible=width)
         hidden = self.transformer(packed, context)
         return self._logits(hidden[torch.arange(len(hidden), device=text.device), lengths - 1]), state
@@ -226,10 +228,17 @@ class ARModel(nn.Module):
     def _hidden(self, text: Tensor, text_lengths: Tensor, inputs: Tensor) -> Tensor:
         """Return the outputs [batch, steps, dim] over delayed inputs [batch, streams, steps]."""
         read, places = self._read(text, text_lengths), self._places(inputs, text_lengths)
-        packed = self._pack(text, text_lengths, self._embed_all(inputs, read, places))
-        hidden = self.transformer(packed, Context(causal=True, mask=self._mask(text_lengths, packed.shape[1])))
-        index = text_lengths[:, None] + torch.arange(inputs.shape[-1], device=text.device)
+        prefix, prefix_lengths = self._prefix(text, text_lengths)
+        packed = self._pack(prefix, prefix_lengths, self._embed_all(inputs, read, places))
+        hidden = self.transformer(packed, Context(causal=True, mask=self._mask(prefix_lengths, packed.shape[1])))
+        index = prefix_lengths[:, None] + torch.arange(inputs.shape[-1], device=text.device)
         return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def _prefix(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens [batch, tokens] that go before the audio, and how many [batch] of them are real."""
+        if self.config.text_prefix:
+            return text, text_lengths
+        return text[:, :0], torch.zeros_like(text_lengths)
 
     def _read(self, text: Tensor, text_lengths: Tensor) -> Tensor | None:
         """Return what a text pointer reads, [batch, tokens, dim]."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stages.lm.transformer import init_linear, valid_positions
 
-KERNEL, LAYERS = 5, 2
+KERNEL, LAYERS = 5, 3
 REACH = LAYERS * (KERNEL // 2)  # text tokens on either side of one, which what is read of it depends on
 
 
@@ -43,7 +43,7 @@ class TextPointer(nn.Module):
         inside = valid_positions(lengths, embedded.shape[1]).unsqueeze(1)
         found = embedded.transpose(1, 2) * inside
         for layer in self.layers:
-            found = F.gelu(layer(found)) * inside
+            found = (found + F.gelu(layer(found))) * inside
         return found.transpose(1, 2)
 
     def forward(self, text: Tensor, places: Tensor) -> Tensor:

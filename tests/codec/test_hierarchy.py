@@ -64,6 +64,22 @@ def test_levels_are_the_pre_codebooks_of_blocks_two_to_k(student: MultiResolutio
 
 
 @pytest.mark.parametrize("plain", [True, False])
+def test_codebooks_are_what_the_codes_of_a_level_add_to_the_feature(plain, teacher, student) -> None:
+    codec = teacher if plain else student
+    _, streams = true_streams(codec)
+    hierarchy = codec.hierarchy
+    features = [hierarchy.teacher_feature(streams, level) for level in range(1, hierarchy.num_levels + 2)]
+    within_a_block = range(1, 8) if plain else (1, 3, 5, 6, 7)  # elsewhere PreQ makes way for PostQ
+    for level in within_a_block:
+        added = hierarchy.level_codebooks()[level - 1][hierarchy.level_codes(streams, level)].transpose(1, 2)
+        torch.testing.assert_close(features[level] - features[level - 1], added, atol=1e-5, rtol=1e-4)
+    lowest = lowest_of(codec, streams)
+    summed = sum(book[lowest[:, index]] for index, book in enumerate(hierarchy.lowest_codebooks())).transpose(1, 2)
+    given = features[0] if plain else student.mrvq.blocks[0].quant.embed(lowest)
+    torch.testing.assert_close(summed, given)
+
+
+@pytest.mark.parametrize("plain", [True, False])
 def test_the_prompts_codes_stay_as_they_are(plain: bool, teacher: ResidualCodec, student: MultiResolutionCodec) -> None:
     codec = teacher if plain else student
     prompt = codec.encode(synthetic_speech(2, 6000, seed=5))

@@ -32,7 +32,10 @@ def test_an_ar_batch_holds_the_store_tokens_and_their_lengths(halle_tokens):
         assert batch.text[row, : batch.text_lengths[row]].tolist() == utterance.text_tokens.tolist()
         assert np.array_equal(batch.codes[row, :, : len(frames)].numpy().T, frames)
         assert (batch.codes[row, :, len(frames) :] == 0).all()
-    assert (ar_lengths(data, data.train[:3])[:, 1] == batch.frame_lengths.numpy() + 2).all()
+    lengths = ar_lengths(data, data.train[:3])
+    assert (lengths[:, 1] == batch.frame_lengths.numpy() + 2).all() and (lengths[:, 0] > 0).all()
+    without = ar_lengths(data, data.train[:3], text_prefix=False)
+    assert (without[:, 1] == lengths[:, 1]).all() and (without[:, 0] == 0).all()
 
 
 def test_valle_reads_one_codebook(valle_tokens):

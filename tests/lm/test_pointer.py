@@ -70,9 +70,10 @@ def pointed_batch(num_codebooks):
     return text, torch.tensor([9, 6]), codes, torch.tensor([14, 11])
 
 
+@pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("num_codebooks", [1, STREAMS])
-def test_a_model_with_a_pointer_speaks_as_it_is_trained(num_codebooks):
-    model = make_ar(num_codebooks, pointer=True)
+def test_a_model_with_a_pointer_speaks_as_it_is_trained(num_codebooks, prefix):
+    model = make_ar(num_codebooks, pointer=True, prefix=prefix)
     checks = list(ar_checks(model, *pointed_batch(num_codebooks)))
     assert len(checks) == 3 and all(check.passed for check in checks), [str(check) for check in checks]
 
@@ -95,6 +96,22 @@ def test_a_model_follows_the_text_at_its_pointer_alone():
     before = model.log_probabilities(text, lengths, codes, frames)
     assert not torch.allclose(model.log_probabilities(near, lengths, codes, frames), before)
     assert torch.equal(model.log_probabilities(far, lengths, codes, frames), before)
+
+
+def test_without_its_prefix_a_text_is_seen_at_the_pointer_alone():
+    text, lengths, codes, frames = pointed_batch(STREAMS)
+    codes[:, 0] = 0  # the pointer stays at the first token
+    far = text.clone()
+    far[:, REACH + 1] = (far[:, REACH + 1] + 1) % 20
+    for prefix in (True, False):
+        model = make_ar(pointer=True, prefix=prefix)
+        same = torch.equal(*(model.log_probabilities(read, lengths, codes, frames) for read in (text, far)))
+        assert same == (not prefix)
+
+
+def test_a_text_that_nothing_shows_is_refused():
+    with pytest.raises(ValueError, match="text_prefix can be false only with a text_pointer"):
+        make_ar(prefix=False)
 
 
 def test_the_advances_of_a_prompt_are_kept_in_what_is_generated():

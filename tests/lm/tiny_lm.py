@@ -10,7 +10,7 @@ SIZE, STREAMS = 11, 6
 TINY = TransformerConfig(dim=32, num_heads=4, num_layers=2, ffn_dim=64)
 
 
-def make_ar(num_codebooks=STREAMS, attention="causal", pointer=False):
+def make_ar(num_codebooks=STREAMS, attention="causal", pointer=False, prefix=True):
     torch.manual_seed(0)
     config = ARConfig(
         transformer=TINY,
@@ -19,6 +19,7 @@ def make_ar(num_codebooks=STREAMS, attention="causal", pointer=False):
         text_vocab_size=20,
         text_attention=attention,
         text_pointer=pointer,
+        text_prefix=prefix,
     )
     return ARModel(config).eval()
 
