@@ -9,6 +9,7 @@ import pytest
 from no_network import blocked_network
 
 from stages.errors import HalleError, MissingModelError
+from stages.speech.speaker import load_embedder
 from stages.speech.ssl import load_hubert
 from stages.speech.transcriber import load_transcriber
 
@@ -24,19 +25,23 @@ def test_only_this_machine_can_be_reached():
             socket.create_connection(server.getsockname(), timeout=1).close()
 
 
-def missing_models(tmp_path):
-    yield "hubert", lambda: load_hubert("facebook/hubert-base-ls960", 9), ("hubert-base-ls960", "hf download")
-    yield "whisper", lambda: load_transcriber("openai/whisper-large-v3"), ("whisper-large-v3", "hf download")
+MISSING = {  # what cannot be loaded without a download: how, and what has to be said of it
+    "facebook/hubert-base-ls960": (lambda name: load_hubert(name, 9), "378 MB, licence: Apache-2.0"),
+    "openai/whisper-large-v3": (load_transcriber, "3.1 GB, licence: Apache-2.0"),
+    "facebook/hubert-large-ls960-ft": (load_transcriber, "1.3 GB, licence: Apache-2.0"),
+    "microsoft/wavlm-base-plus-sv": (load_embedder, "405 MB, licence: see its model card"),
+}
 
 
-@pytest.mark.parametrize("name", ["hubert", "whisper"])
-def test_missing_weights_are_named_with_the_command_that_fetches_them_and_nobody_waits(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_weights_are_named_with_size_licence_and_the_command_that_fetches_them(tmp_path, monkeypatch, name):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    load, told = {name: (load, told) for name, load, told in missing_models(tmp_path)}[name]
+    load, told = MISSING[name]
     started = time.process_time()
     with blocked_network(), pytest.raises(HalleError) as caught:
-        load()
+        load(name)
     assert isinstance(caught.value, MissingModelError) and caught.value.exit_code == 7
-    assert told[0] in caught.value.message and told[1] in caught.value.hint
+    assert name.partition("/")[2] in caught.value.message
+    assert f"hf download {name}" in caught.value.hint and told in caught.value.hint
     assert time.process_time() - started < 10, "nobody waits; computing, since a machine at work is slow"

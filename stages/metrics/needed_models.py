@@ -14,6 +14,7 @@ from stages.codec.meta_encodec import HUB_NAME
 from stages.metrics.opinion import UTMOS_FILE, UTMOS_REPOSITORY
 from stages.speech.diarizer import RESEMBLYZER, missing_diarizer
 from stages.speech.hub import local_folder, weights_of
+from stages.speech.known_weights import KNOWN_WEIGHTS
 from stages.speech.quality import DNSMOS, SQUIM, missing_dnsmos, missing_squim
 from stages.speech.ssl import HUBERT_FILES
 from stages.speech.vad import SILERO, missing_silero
@@ -49,10 +50,11 @@ def _missing_pocketsphinx() -> str:
     return "" if find_spec("pocketsphinx") else "pip install pocketsphinx"
 
 
-_WHISPER = "openai/whisper-large-v3"
-_QUICK_WHISPER = "Systran/faster-distil-whisper-large-v3"
-_WAVLM = "microsoft/wavlm-base-plus-sv"
-_HUBERT = "facebook/hubert-base-ls960"
+def _on_hub(name: str, serves: str, files: str = "", **how: str) -> NeededModel:
+    weights = KNOWN_WEIGHTS[name]
+    return NeededModel(name, serves, weights.size, weights.licence, partial(_missing_on_hub, name, files, **how))
+
+
 NEEDED_MODELS = (
     NeededModel("pocketsphinx", "hears, everywhere by default", "in its package", "BSD", _missing_pocketsphinx),
     NeededModel(SILERO, "curate: where there is speech", "in its package", "MIT", missing_silero),
@@ -60,15 +62,13 @@ NEEDED_MODELS = (
                 partial(missing_diarizer, RESEMBLYZER)),
     NeededModel(SQUIM, "curate: --quality-gate, the paper's", "28 MB", "CC BY 4.0", missing_squim),
     NeededModel(DNSMOS, "curate: --quality-gate; eval: DNSMOS", "in its package", "MIT", missing_dnsmos),
-    NeededModel(_QUICK_WHISPER, "curate: --transcriber faster-whisper:distil-large-v3", "1.5 GB", "MIT",
-                partial(_missing_on_hub, _QUICK_WHISPER, package="faster_whisper", extra="faster-whisper")),
-    NeededModel(_WHISPER, "eval: --transcriber, and curate's", "3.1 GB", "Apache-2.0",
-                partial(_missing_on_hub, _WHISPER)),
-    NeededModel(_WAVLM, "eval: SIM", "405 MB", "see its model card", partial(_missing_on_hub, _WAVLM)),
+    _on_hub("Systran/faster-distil-whisper-large-v3", "curate: --transcriber faster-whisper:distil-large-v3",
+            package="faster_whisper", extra="faster-whisper"),
+    _on_hub("openai/whisper-large-v3", "eval: --transcriber, and curate's"),
+    _on_hub("microsoft/wavlm-base-plus-sv", "eval: SIM"),
     NeededModel(UTMOS_REPOSITORY, "eval: UTMOS", "see its page", "see its page",
                 partial(_missing_file, UTMOS_REPOSITORY, UTMOS_FILE)),
-    NeededModel(_HUBERT, "train-codec: --arch speechtokenizer", "378 MB", "Apache-2.0",
-                partial(_missing_on_hub, _HUBERT, HUBERT_FILES)),
-    NeededModel(HUB_NAME, "mreq: --teacher", "93 MB", "see its model card",
+    _on_hub("facebook/hubert-base-ls960", "train-codec: --arch speechtokenizer", HUBERT_FILES),
+    NeededModel(HUB_NAME, "mreq: --teacher", KNOWN_WEIGHTS[HUB_NAME].size, KNOWN_WEIGHTS[HUB_NAME].licence,
                 partial(_missing_file, HUB_NAME, "model.safetensors")),
 )

@@ -18,6 +18,7 @@ import torch
 
 from stages.errors import MissingModelError, UsageError
 from stages.speech.hub import local_folder, revision, weights_of
+from stages.speech.known_weights import fetch
 from stages.speech.stitching import OVERLAP_SECONDS, WINDOW_SECONDS, join, plan_windows, spread, stitch_all
 from stages.speech.transcriber import SILENCE, Transcript, Word
 
@@ -49,7 +50,7 @@ class HubTranscriber:
         folder = local_folder(model)
         if folder is None or not weights_of(folder):
             raise MissingModelError(f"there is no recogniser `{model}` on this machine",
-                                    hint=f"hf download {model}, or name a folder with one")
+                                    hint=f"{fetch(model)}, or name a folder with one")
         self._folder, self._language, self._device = folder, language, device
         self.name = Path(model).name
         self._kind = _kind_of(folder, model)

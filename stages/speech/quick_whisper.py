@@ -10,6 +10,7 @@ import numpy as np
 import soxr
 
 from stages.errors import MissingModelError, UsageError
+from stages.speech.known_weights import fetch
 from stages.speech.transcriber import SILENCE, Transcript, Word
 
 PREFIX = "faster-whisper:"
@@ -72,5 +73,5 @@ def _local_folder(model: str) -> str:
     except (OSError, ValueError) as error:  # a name that is none, or that the hub's cache lacks
         raise MissingModelError(
             f"there is no recogniser `{PREFIX}{model}` on this machine",
-            hint="hf download Systran/faster-distil-whisper-large-v3 fetches `distil-large-v3` (1.5 GB, MIT); "
-                 "or name a folder with a converted model") from error
+            hint=f"for `distil-large-v3`: {fetch('Systran/faster-distil-whisper-large-v3')}; or name a folder with a "
+                 "converted model") from error

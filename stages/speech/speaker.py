@@ -17,6 +17,7 @@ import soxr
 import torch
 
 from stages.errors import MissingModelError
+from stages.speech.known_weights import fetch
 from stages.speech.wavlm_tdnn import SUFFIXES, load_wavlm_tdnn
 
 RATE = 16_000
@@ -81,7 +82,7 @@ class WavLMEmbedder(_WindowedEmbedder):
         _need_transformers()
         if not _is_here(model):
             raise MissingModelError(f"there is no speaker model `{model}` on this machine",
-                                    hint=f"hf download {model}, or name a folder with one, the file of the paper's "
+                                    hint=f"{fetch(model)}, or name a folder with one, the file of the paper's "
                                          f"model, or `{RESEMBLYZER}`, which needs no download")
         from transformers import Wav2Vec2FeatureExtractor, WavLMForXVector
 

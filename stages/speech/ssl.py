@@ -15,6 +15,7 @@ from torchaudio.transforms import Resample
 
 from stages.artifacts.tensors import model_fingerprint
 from stages.errors import MissingModelError, UsageError
+from stages.speech.known_weights import fetch
 
 if TYPE_CHECKING:
     from transformers import HubertModel
@@ -122,7 +123,7 @@ def load_hubert(name: str, layer: Layer = "average") -> HubertFeatures:
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingModelError(
             f"there is no whole HuBERT at `{name}`: {' '.join(str(error).split())}",
-            f"hf download facebook/hubert-base-ls960 {HUBERT_FILES} (0.4 GB, Apache 2.0); on a machine without "
+            f"{fetch('facebook/hubert-base-ls960', HUBERT_FILES)}; on a machine without "
             "network, put these files into a FOLDER and add -O semantic.model=FOLDER") from error
     if lacking := set(found["missing_keys"]) - {"masked_spec_embed"}:
         raise UsageError(f"expected the weights of a HuBERT in `{name}`, got a model without `{min(lacking)}` "
