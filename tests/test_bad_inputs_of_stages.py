@@ -147,7 +147,8 @@ def test_texts_and_recordings_that_cannot_be_used_are_left_out_with_a_reason_and
     assert read_json(tmp_path / "out" / "store.json")["totals"]["utterances"] == len(kept)
 
 
-def test_a_codec_is_trained_without_the_recordings_that_cannot_be_read(chain, tmp_path, halle):
+@pytest.mark.parametrize("stage", ["train-codec", "mreq"])
+def test_a_codec_is_trained_without_the_recordings_that_cannot_be_read(chain, tmp_path, halle, stage):
     inputs = copied(chain, tmp_path / "inputs")
     file = inputs / "data" / "manifest.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()[:6]
@@ -156,9 +157,9 @@ def test_a_codec_is_trained_without_the_recordings_that_cannot_be_read(chain, tm
         case.make(inputs / "data" / case.name)
         lines.append(json.dumps({"id": case.name, "audio": case.name, "duration": 3.0, "text": "x", "speaker": "s"}))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    code, said = halle(*arguments_of("train-codec", inputs, tmp_path / "out", ["--max-bad", "0"]))
+    code, said = halle(*arguments_of(stage, inputs, tmp_path / "out", ["--max-bad", "0"]))
     assert code == 3 and "cannot be read" in said and "raise --max-bad" in said, said
-    code, said = halle(*arguments_of("train-codec", inputs, tmp_path / "out", ["--max-bad", "99%"]))
+    code, said = halle(*arguments_of(stage, inputs, tmp_path / "out", ["--max-bad", "99%"]))
     assert code == 0 and "left out" in said, said
 
 

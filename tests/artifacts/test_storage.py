@@ -44,8 +44,9 @@ def test_a_full_disk_becomes_a_storage_error_with_a_hint(tmp_path):
 
 
 def test_an_error_of_the_disk_is_told_from_another():
-    full = storage_error(OSError(errno.ENOSPC, "No space left on device", "a.txt"))
-    assert full.exit_code == 4 and "`a.txt`: no space left" in full.message and "free some space" in full.hint
+    for number, told in ((errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")):
+        full = storage_error(OSError(number, told, "a.txt"))
+        assert full.exit_code == 4 and f"`a.txt`: {told.lower()}" in full.message and "free some space" in full.hint
     assert "ulimit" in storage_error(OSError(errno.EMFILE, "Too many open files", "a.txt")).hint
     assert storage_error(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
 

@@ -108,8 +108,8 @@ def checkpoint_cost(bench):
     """Time the saving and the steps of the AR model of `mini` on the tiny store."""
     told = bench.work / "R5.json"
     options = {"tokens": str(bench.chain.tokens), "out": str(bench.work / "R5-run"), "device": "cpu"}
-    overrides = ("model.text_pointer=false", "training.steps=3", "training.save_every=1", "training.validate_every=99",
-                 "training.validation_items=1")
+    overrides = ("model.text_pointer=false", "model.text_prefix=true", "codebook_start=false", "training.steps=3",
+                 "training.save_every=1", "training.validate_every=99", "training.validation_items=1")
     config = resolve("train-ar", "mini", overrides=overrides, options=options)
 
     def timing() -> dict:
@@ -163,7 +163,7 @@ def _room_problems(bench) -> list[str]:
 def recovery(bench):
     """Stop by signals, and time the first step after going on."""
     stage, problems, waits, firsts = bench.stages.get("train-ar") or bench.trainers[0], [], [], []
-    for place, number in enumerate((signal.SIGTERM, signal.SIGINT) * max(1, bench.kills // 4)):
+    for place, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) * max(1, bench.kills // 6)):
         out, step = bench.work / f"R6-{place}", 1 + place % (NUM_STEPS - 1)
         told = bench.work / "R6.json"
         ended = in_child(lambda out=out: stage.run(out), bench.work / "R6.txt",

@@ -134,7 +134,7 @@ FIGURES = (
     Figure("R4", "1, 2, 4, 1 processes: the same global batches; losses within 1e-6 for 50 steps", limits.elastic),
     Figure("R5", "checkpoints take < 2 % of the time at one every 1,000 steps; too little space is refused before",
            limits.checkpoint_cost),
-    Figure("R6", "SIGTERM, SIGINT: 0 steps lost, saved within 60 s; first step < 60 s after any position",
+    Figure("R6", "SIGTERM, SIGINT, SIGUSR1: 0 steps lost, saved within 60 s; first step < 60 s after any position",
            limits.recovery),
     Figure("R7", "bit flips and truncations: 100 % seen, the file named, the checkpoint before used", damaged),
     Figure("R8", "harmful files: 0 executions, refused within 5 s and 1 GB", harmful),
