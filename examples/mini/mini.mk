@@ -70,10 +70,9 @@ HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
 VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
 RESULT_KINDS := seen unseen
 RESULT_SETTINGS := -O speaker_model=resemblyzer
-SCORED := $(RESULT_KINDS:%=$(RESULTS)/%/$(DONE))
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
-.PHONY: corpus $(QUEUE) figures slice model valle-model results-data results results-without-valle
+.PHONY: corpus $(QUEUE) figures slice halle-model valle-model results-data results results-without-valle
 .DELETE_ON_ERROR:
 
 corpus: $(DATASET)/$(DONE)
@@ -96,7 +95,7 @@ valle-nar: $(VALLE_NAR)/$(DONE)
 figures: $(CODEC)/$(DONE) $(PACKED)/$(DONE)
 	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(PACKED) --out $(RUNS)/figures
 
-model: $(HALLE_MODEL_DIR)/model.json
+halle-model: $(HALLE_MODEL_DIR)/model.json
 valle-model: $(VALLE_MODEL_DIR)/model.json
 results-data: $(RESULTS_DATA)/$(DONE)
 
@@ -113,16 +112,13 @@ $(RESULTS_DATA)/$(DONE):
 $(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) $(RESULT_SETTINGS)
 
-results: $(HALLE_MODEL_DIR)/model.json $(SPOKEN_BY_VALLE)
+results: $(SPOKEN_BY_VALLE)
+results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
+results: BESIDE = --valle $(RESULTS)
+results results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
-	  --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini --out $(RESULTS)/$$kind \
-	  $(RESULT_SETTINGS) || exit; done
-	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --out $(RESULTS)
-
-results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
-	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
-	  --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
-	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --out $(RESULTS)
+	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) --out $(RESULTS)
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }

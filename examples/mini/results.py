@@ -1,8 +1,9 @@
 """Score the mini model and its VALL-E counterpart, which are to be spoken first, and say which figures they reach.
 
-    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen --out RUNS/results
+    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--valle RUNS/results] --out RUNS/results
 
-Both folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`. Prints the tables of
+Both folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`, whose audio was given: how
+long it took to speak is told by `valle-seen` and `valle-unseen` in the folder after --valle. Prints the tables of
 RESULTS.md and writes them, with all that they rest on and two plots, as OUT/results.{md,json} and OUT/*.svg.
 """
 
@@ -40,8 +41,14 @@ class Evaluation:
     rows: list[dict]
 
     @classmethod
-    def read(cls, folder: Path) -> Evaluation:
-        return cls(folder, read_json(folder / "scores.json"), read_jsonl(folder / "items.jsonl"))
+    def read(cls, folder: Path, valle: Path | None = None) -> Evaluation:
+        """Read `folder`; in `valle` the VALL-E spoke that `folder` only heard."""
+        scores = read_json(folder / "scores.json")
+        if valle is not None:
+            spoken = read_json(valle / "scores.json")["classes"]
+            for name, systems in scores["classes"].items():
+                systems[VALLE]["real_time_factor"] = spoken[name][VALLE]["real_time_factor"]
+        return cls(folder, scores, read_jsonl(folder / "items.jsonl"))
 
     @property
     def systems(self) -> list[str]:
@@ -223,10 +230,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seen", type=Path, required=True)
     parser.add_argument("--unseen", type=Path)
+    parser.add_argument("--valle", type=Path, help="holds valle-seen and valle-unseen, where VALL-E-mini spoke")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    seen = Evaluation.read(options.seen)
-    unseen = Evaluation.read(options.unseen) if options.unseen else None
+    seen, unseen = (folder and Evaluation.read(folder, options.valle and options.valle / f"valle-{kind}")
+                    for kind, folder in (("seen", options.seen), ("unseen", options.unseen)))
     figures = [wer_near_recordings(seen), wer_long_over_short(seen), finished_texts(seen), *valle_over_halle(seen),
                *(voice_figures(unseen) if unseen else [])]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The recipe of the mini model: its commands in order, and slices of training that stop and go on cleanly."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -88,7 +89,7 @@ def dry_run(target: str, runs: Path, *settings: str) -> list[list[str]]:
     process = make(target, runs, "-n", "HALLE=halle", "PYTHON=python", *settings)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    words = [shlex.split(line) for line in output.splitlines()]
+    words = [shlex.split(line) for line in output.replace("\\\n", "").splitlines()]
     return [line for line in words if line[0] in ("halle", "python")]
 
 
@@ -349,3 +350,14 @@ def test_real_training_is_stopped_continued_and_followed_by_the_next_stage(tmp_p
         f"slice: codec is at step {step + 3} of {step + 3}, finished; mreq is at step 2 of 2, finished; "
         "all stages are finished")
     assert read_json(tmp_path / "mreq" / "config.json")["parents"]["teacher"]
+
+
+def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
+    recipe = (MINI / "mini.mk").read_text(encoding="utf-8")
+    queues = re.findall(r"^QUEUE := (.*)$", recipe, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (.*)$", recipe, re.MULTILINE)[1].replace("$(QUEUE)", " ".join(queues))
+    given = (MINI / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    assert set(phony.split()) == set(re.search(r"^MINI := (.*)$", given, re.MULTILINE)[1].split())
+    last = dry_run("results", tmp_path)[-1]
+    assert last[1] == "results.py" and after("--valle", last) == str(tmp_path / "results")
+    assert "--valle" not in dry_run("results-without-valle", tmp_path)[-1]

@@ -101,6 +101,18 @@ def test_tables_hold_every_class_and_system_that_there_is(results, tmp_path):
     table = results.class_table(found).splitlines()
     assert table[2].startswith("| 4-10 | recordings | 3 | 10.0 (9.0 to 11.0) |")
     assert table[3].startswith("| 4-10 | HALL-E-mini | 3 | 20.0 (19.0 to 21.0) |") and len(table) == 4
+    assert table[3].endswith("|  |  |  |  |")
     results.plot_errors(found, tmp_path)
     results.plot_durations(found, tmp_path)
     assert (tmp_path / "wer-by-duration.svg").is_file() and (tmp_path / "durations.svg").is_file()
+
+
+def test_how_long_a_system_took_is_told_where_it_spoke(results, tmp_path):
+    rows = [row(5.0, recordings=entry(1), valle=entry(2))]
+    heard = evaluation(results, tmp_path, rows, {"4-10": {"recordings": 10.0, "VALL-E-mini": 20.0}})
+    assert results.class_table(heard).splitlines()[3].endswith("|  |  |  |  |")
+    spoken = tmp_path / "valle-seen"
+    factor = {"value": 0.42, "interval": None}
+    write_json(spoken / "scores.json", {"classes": {"4-10": {"VALL-E-mini": {"real_time_factor": factor}}}})
+    found = results.Evaluation.read(tmp_path, spoken)
+    assert results.class_table(found).splitlines()[3].endswith("| 0.42 |")
