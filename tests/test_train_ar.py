@@ -74,10 +74,11 @@ def test_five_and_five_steps_equal_ten_bit_for_bit_and_fifteen_go_on(halle_token
     assert train_ar.run(make_config(halle_tokens[0], tmp_path / "whole", steps=15))["steps"] == 15
 
 
-@pytest.mark.parametrize("system", ["halle", "valle"])
-def test_with_a_text_pointer_five_and_five_steps_equal_ten_too(system, halle_tokens, valle_tokens, tmp_path):
+@pytest.mark.parametrize("system, prefix", [("halle", True), ("halle", False), ("valle", False)])
+def test_with_a_text_pointer_five_and_five_steps_equal_ten_too(system, prefix, halle_tokens, valle_tokens, tmp_path):
     store, codec = halle_tokens if system == "halle" else valle_tokens
-    with_pointer = {"codec": str(codec), **POINTER, "training": {"validation_utterances": 2}}
+    model = POINTER["model"].model_copy(update={"text_prefix": prefix})
+    with_pointer = {"codec": str(codec), **POINTER, "model": model, "training": {"validation_utterances": 2}}
     whole = train_ar.run(make_config(store, tmp_path / "whole", steps=10, **with_pointer))
     train_ar.run(make_config(store, tmp_path / "halves", steps=5, **with_pointer))
     halves = train_ar.run(make_config(store, tmp_path / "halves", steps=10, **with_pointer))

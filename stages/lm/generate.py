@@ -153,7 +153,8 @@ class _Writer:
         # Beyond the prompt's own steps: what its late streams still owe when sampling begins
         self.late_prompt = delay(F.pad(padded, (0, 1), value=ar.fill), ar.fill)
         text, text_lengths = _stack([item.to(self.device) for item in texts], self.device)
-        total = int((text_lengths + self.prompt_frames).max()) + sampling.max_frames + self.num_codebooks + 1
+        before = text_lengths * ar.config.text_prefix + self.prompt_frames
+        total = int(before.max()) + sampling.max_frames + self.num_codebooks + 1
         known = self.late_prompt[:, :, : padded.shape[-1]]
         self.logits, self.state = ar.begin(text, text_lengths, known, self.prompt_frames, total)
         self.advance = GraphedSteps(ar, self.state) if cuda_graphs and self.device.type == "cuda" else ar.advance
