@@ -9,7 +9,6 @@ from random import Random
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.samples import Sample
@@ -32,7 +31,7 @@ from stages.reports.run import update_report
 from stages.synthesis.training_samples import ARVoice, TrainingSamples, find_voice, planned_speech
 from stages.training.largest_batch import LargestBatch, smaller_batch, utterances_in_words
 from stages.training.loop import Run, check_run, train_once
-from stages.training.optim import parameter_groups
+from stages.training.optim import language_model_optimizers
 from stages.training.processes import pick_device
 
 STAGE = "train-ar"
@@ -133,8 +132,7 @@ class ARTask:
         self.networks = {"model": self.model}
         training = config.training
         speed_up(self.model.transformer, training)
-        groups = parameter_groups(self.model, training.weight_decay)
-        self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
+        self.optimizers = language_model_optimizers(self.model, self.model.transformer.blocks, training)
         self.plan = _batch_plan(config, data)
         self.voice = voice
         self.speech = voice and TrainingSamples(data, voice.codec, training, voice.what,

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.samples import Sample
@@ -39,7 +38,7 @@ from stages.synthesis.training_samples import (
 )
 from stages.training.largest_batch import LargestBatch, smaller_batch, utterances_in_words
 from stages.training.loop import Run, check_run, train_once
-from stages.training.optim import parameter_groups
+from stages.training.optim import language_model_optimizers
 from stages.training.processes import pick_device
 
 STAGE = "train-nar"
@@ -142,8 +141,7 @@ class NARTask:
         self.networks = {"model": self.model}
         training = config.training
         speed_up(self.model.transformer, training)
-        groups = parameter_groups(self.model, training.weight_decay)
-        self.optimizers = {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
+        self.optimizers = language_model_optimizers(self.model, self.model.transformer.blocks, training)
         self.rule = _clip_rule(config, data, codec)
         self.plan = _batch_plan(config, data, codec)
         self.window_seconds = config.window_seconds if data.system == "halle" else None

@@ -73,10 +73,12 @@ def test_training_lowers_the_loss_and_leaves_what_synthesis_needs(system, halle_
     assert not torch.equal(stored["input_mean"], torch.zeros(8)) and (stored["input_std"] > 0).all()
 
 
-def test_five_and_five_steps_equal_ten_bit_for_bit(halle_tokens, tmp_path):
-    whole = train_nar.run(make_config(halle_tokens, tmp_path / "whole", steps=10))
-    train_nar.run(make_config(halle_tokens, tmp_path / "halves", steps=5))
-    halves = train_nar.run(make_config(halle_tokens, tmp_path / "halves", steps=10))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_five_and_five_steps_equal_ten_bit_for_bit(halle_tokens, tmp_path, optimizer):
+    training = {"optimizer": optimizer}
+    whole = train_nar.run(make_config(halle_tokens, tmp_path / "whole", steps=10, training=training))
+    train_nar.run(make_config(halle_tokens, tmp_path / "halves", steps=5, training=training))
+    halves = train_nar.run(make_config(halle_tokens, tmp_path / "halves", steps=10, training=training))
     first, second = weights(whole), weights(halves)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")

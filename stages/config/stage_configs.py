@@ -242,6 +242,8 @@ class TokenizeConfig(RunConfig):
 class LMTrainingConfig(TrainingConfig):
     """AdamW, 1e-4 annealed along a cosine (section 7.1); the rest is inferred from MusicGen."""
 
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="adamw, as the paper; muon (ours): Muon for the linear layers of the blocks")
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.1, ge=0)
     batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes")
@@ -253,6 +255,12 @@ class LMTrainingConfig(TrainingConfig):
     samples_every: int | None = running(
         None, ge=0, description="steps from one speaking to the next, at validations; by default at all, 0 for never")
     transcriber: str | None = running("pocketsphinx", description="recogniser of what is spoken; null for none")
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> LMTrainingConfig:
+        if self.optimizer == "muon" and self.fsdp:
+            raise ValueError("optimizer muon needs whole matrices: expected it without fsdp")
+        return self
 
 
 class TrainARConfig(RunConfig):

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
-from stages.config.stage_configs import TrainingConfig
+from stages.config.stage_configs import LMTrainingConfig, TrainingConfig
+from stages.errors import UsageError
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -88,9 +90,35 @@ class MovingAverage:
                 average.copy_(tensor)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMTrainingConfig) -> dict[str, Optimizer]:
+    """Return what moves a language model: AdamW, or Muon for the linear layers of its `blocks` and AdamW for the rest.
+
+    Muon (Jordan et al., 2024) steps along the nearest orthogonal matrix to a gradient's average; scaled as by Liu et
+    al. (2025), its steps are as large as AdamW's, at the same learning rate and weight decay.
+    """
+    if training.optimizer == "adamw":
+        groups = parameter_groups(model, training.weight_decay)
+        return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
+    matrices = [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
+    groups = parameter_groups(model, training.weight_decay, without=matrices)
+    return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas),
+            "matrices": _muon()(matrices, lr=training.learning_rate, weight_decay=training.weight_decay,
+                                adjust_lr_fn="match_rms_adamw")}
+
+
+def _muon() -> type[Optimizer]:
+    try:
+        from torch.optim import Muon
+    except ImportError as error:
+        raise UsageError(f"expected torch 2.9 or newer for training.optimizer muon, got {torch.__version__}",
+                         "pip install --upgrade torch torchaudio, or -O training.optimizer=adamw") from error
+    return Muon
+
+
+def parameter_groups(module: nn.Module, weight_decay: float, without: Iterable[nn.Parameter] = ()) -> list[dict]:
     """Decay matrices only: biases, norms and other vectors keep their scale."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+    left_out = {id(parameter) for parameter in without}
+    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in left_out]
     return [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from stages.config.stage_configs import TrainingConfig
-from stages.training.optim import MovingAverage, gradient_norm, learning_rate
+from stages.config.stage_configs import LMTrainingConfig, TrainingConfig
+from stages.training.optim import MovingAverage, gradient_norm, language_model_optimizers, learning_rate
 
 
 def test_the_cosine_warms_up_peaks_and_ends_at_zero():
@@ -37,3 +37,39 @@ def test_the_gradient_norm_is_that_of_all_gradients_together():
     parameters = [torch.nn.Parameter(values) for values in (torch.zeros(2), torch.zeros(3), torch.ones(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0, 0.0])
     assert float(gradient_norm(parameters)) == 5.0
+
+
+def small_model():
+    torch.manual_seed(0)
+    blocks = torch.nn.ModuleList([torch.nn.Linear(8, 32), torch.nn.LayerNorm(32), torch.nn.Embedding(3, 8)])
+    return torch.nn.ModuleDict({"table": torch.nn.Embedding(5, 8), "blocks": blocks, "head": torch.nn.Linear(8, 5)})
+
+
+@pytest.mark.parametrize("optimizer, matrices", [("adamw", 0), ("muon", 1)])
+def test_every_parameter_has_one_optimizer_and_muon_has_the_linear_layers_of_the_blocks(optimizer, matrices):
+    model = small_model()
+    found = language_model_optimizers(model, model["blocks"], LMTrainingConfig(optimizer=optimizer))
+    held = [parameter for each in found.values() for group in each.param_groups for parameter in group["params"]]
+    assert {id(parameter) for parameter in held} == {id(parameter) for parameter in model.parameters()}
+    assert len(held) == len(list(model.parameters()))
+    assert [tuple(p.shape) for p in (found["matrices"].param_groups[0]["params"] if matrices else [])] == \
+        matrices * [(32, 8)]
+
+
+def test_muon_steps_along_an_orthogonal_matrix_as_far_as_adamw_would():
+    model = small_model()
+    training = LMTrainingConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.0)
+    optimizer = language_model_optimizers(model, model["blocks"], training)["matrices"]
+    weight = model["blocks"][0].weight
+    before = weight.detach().clone()
+    weight.grad = torch.randn(32, 8) @ torch.diag(torch.logspace(0, 1, 8))
+    optimizer.step()
+    moved = (weight.detach() - before) / 0.01
+    values = torch.linalg.svdvals(moved)
+    assert values.max() / values.min() < 2, "directions are stepped along alike, whatever their gradients"
+    assert moved.pow(2).mean().sqrt() == pytest.approx(0.2, rel=0.3)  # AdamW's steps are about so large
+
+
+def test_muon_is_refused_for_a_divided_model():
+    with pytest.raises(ValueError, match="expected it without fsdp"):
+        LMTrainingConfig(optimizer="muon", fsdp=True)
