@@ -244,6 +244,7 @@ class LMTrainingConfig(TrainingConfig):
 
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="adamw, as the paper; muon (ours): Muon for the linear layers of the blocks")
+    muon_rate: float = Field(3.0, gt=0, description="Muon's learning rate over the one that the rest has")
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.1, ge=0)
     batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes")

@@ -287,7 +287,7 @@ class _Trainer:
             for name, optimizer in self.task.optimizers.items():
                 self._clip(optimizer, norms[name])
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("rate", 1.0)
                 optimizer.step()
             if self.average is not None:
                 self.average.update(dict(self.model.named_parameters()))

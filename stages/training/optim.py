@@ -94,7 +94,8 @@ def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMT
     """Return what moves a language model: AdamW, or Muon for the linear layers of its `blocks` and AdamW for the rest.
 
     Muon (Jordan et al., 2024) steps along the nearest orthogonal matrix to a gradient's average; scaled as by Liu et
-    al. (2025), its steps are as large as AdamW's, at the same learning rate and weight decay.
+    al. (2025), its steps are as large as AdamW's, times `muon_rate`. `rate` of a group is what the loop multiplies the
+    learning rate with.
     """
     if training.optimizer == "adamw":
         groups = parameter_groups(model, training.weight_decay)
@@ -102,8 +103,8 @@ def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMT
     matrices = [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
     groups = parameter_groups(model, training.weight_decay, without=matrices)
     return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas),
-            "matrices": _muon()(matrices, lr=training.learning_rate, weight_decay=training.weight_decay,
-                                adjust_lr_fn="match_rms_adamw")}
+            "matrices": _muon()([{"params": matrices, "rate": training.muon_rate}], lr=training.learning_rate,
+                                weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")}
 
 
 def _muon() -> type[Optimizer]:

@@ -29,6 +29,18 @@ def test_a_signal_saves_and_the_same_command_repeats_the_uninterrupted_run(tmp_p
     assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
 
 
+def test_a_group_may_have_a_rate_of_its_own(tmp_path):
+    def divided(config, at_step):
+        task = ToyTask(config, at_step)
+        first, *rest = task.networks["model"].parameters()
+        task.optimizers = {"model": torch.optim.AdamW([{"params": rest}, {"params": [first], "rate": 3.0}])}
+        return task
+
+    task, _ = toy_run(tmp_path / "run", steps=5, schedule_steps=10, make_task=divided)
+    usual, faster = (group["lr"] for group in task.optimizers["model"].param_groups)
+    assert usual > 0 and faster == pytest.approx(3 * usual)
+
+
 def test_a_killed_process_continues_from_its_last_checkpoint_bit_for_bit(tmp_path):
     toy_run(tmp_path / "whole")
     child = os.fork() if hasattr(os, "fork") else pytest.skip("needs fork")

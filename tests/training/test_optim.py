@@ -58,11 +58,12 @@ def test_every_parameter_has_one_optimizer_and_muon_has_the_linear_layers_of_the
 
 def test_muon_steps_along_an_orthogonal_matrix_as_far_as_adamw_would():
     model = small_model()
-    training = LMTrainingConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.0)
+    training = LMTrainingConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.0, muon_rate=2.0)
     optimizer = language_model_optimizers(model, model["blocks"], training)["matrices"]
     weight = model["blocks"][0].weight
     before = weight.detach().clone()
     weight.grad = torch.randn(32, 8) @ torch.diag(torch.logspace(0, 1, 8))
+    assert optimizer.param_groups[0]["rate"] == 2.0
     optimizer.step()
     moved = (weight.detach() - before) / 0.01
     values = torch.linalg.svdvals(moved)
