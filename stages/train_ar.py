@@ -14,7 +14,7 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.artifacts.samples import Sample
 from stages.config.models import ARConfig
 from stages.config.stage_configs import TrainARConfig
-from stages.data.alignments import Alignments, find_alignments
+from stages.data.alignments import Alignments, find_alignments, has_pointer
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
 from stages.data.token_codec import lowest_counts, open_codec
@@ -23,7 +23,7 @@ from stages.errors import UsageError
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.codebook_start import start_ar
 from stages.lm.parity import UTTERANCES, ar_checks, require_parity
-from stages.lm.training_speed import require_compiler, speed_up
+from stages.lm.training_speed import require_torch, speed_up
 from stages.planning.cost import planned_cost
 from stages.planning.language_models import ar_workload
 from stages.randomness import derive_seed
@@ -44,7 +44,7 @@ def run(config: TrainARConfig) -> dict:
     data, init, parents = _open(config)
     voice = find_voice(config, data)
     process = Run(config)
-    require_compiler(config.training, process.device)
+    require_torch(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
                               lambda: ARTask(config, data, init, parents, voice and voice.to(process.device),
                                              _align(config, data, process)),
@@ -64,7 +64,7 @@ def plan(config: TrainARConfig, probe: bool = False) -> dict:
     config = keep_architecture(config, "ar")
     data, init, parents = _open(config)
     check_run(STAGE, config, parents)
-    require_compiler(config.training, pick_device(config.device))
+    require_torch(config.training, pick_device(config.device))
     voice = find_voice(config, data)
     with torch.device("meta"):
         model = ARModel(model_config(config, data))
@@ -99,17 +99,22 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     parents = data.parents()
     init = open_init(config, "ar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
-    wants = {"model.text_pointer": ("the aligner of a text pointer", config.model.text_pointer),
-             "codebook_start": ("its codebooks to start at", config.codebook_start)}
-    for setting, (what, wanted) in wants.items():
-        if wanted and not config.codec:
-            raise UsageError(f"expected the codec of the tokens for {what}, got none",
-                             f"give --codec CODEC, or -O {setting}=false")
+    _require_codec(config)
     return data, init, parents
 
 
+def _require_codec(config: TrainARConfig) -> None:
+    wants = {"its codebooks to start at": (config.codebook_start and not config.init, "-O codebook_start=false"),
+             "the aligner of a text pointer":
+                 (config.model.text_pointer, "-O model.text_pointer=false -O model.text_prefix=true")}
+    wanted = {what: without for what, (needed, without) in wants.items() if needed}
+    if wanted and not config.codec:
+        raise UsageError(f"expected the codec of the tokens for {' and '.join(wanted)}, got none",
+                         f"give --codec CODEC, or {' '.join(wanted.values())}")
+
+
 def _align(config: TrainARConfig, data: TokenData, process: Run) -> Alignments | None:
-    if not config.model.text_pointer:
+    if not has_pointer(config):
         return None
     return find_alignments(config, data, open_codec(config.codec, data).to(process.device), process.processes.on_main)
 

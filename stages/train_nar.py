@@ -24,7 +24,7 @@ from stages.lm.ar import CodebookSums
 from stages.lm.codebook_start import start_nar
 from stages.lm.nar import NARModel
 from stages.lm.parity import UTTERANCES, nar_checks, refinement_check, require_parity
-from stages.lm.training_speed import require_compiler, speed_up
+from stages.lm.training_speed import require_torch, speed_up
 from stages.planning.cost import planned_cost
 from stages.planning.language_models import nar_workload
 from stages.reports.run import update_report
@@ -51,7 +51,7 @@ def run(config: TrainNARConfig) -> dict:
     config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     process = Run(config)
-    require_compiler(config.training, process.device)
+    require_torch(config.training, process.device)
     result, task = train_once(process, STAGE, config, parents,
                               lambda: NARTask(config, data, codec.to(process.device), init, parents,
                                               find_alignments(config, data, codec, process.processes.on_main)),
@@ -69,7 +69,7 @@ def plan(config: TrainNARConfig, probe: bool = False) -> dict:
     config = keep_architecture(config, "nar")
     data, codec, init, parents = _open(config)
     check_run(STAGE, config, parents)
-    require_compiler(config.training, pick_device(config.device))
+    require_torch(config.training, pick_device(config.device))
     with torch.device("meta"):
         model = NARModel(model_config(config, data, codec))
     return {

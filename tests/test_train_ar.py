@@ -96,7 +96,7 @@ def test_a_model_without_a_text_pointer_does_not_start_one_with(valle_tokens, tm
                          **POINTER)  # fmt: skip
     with pytest.raises(UsageError, match="expected a model with a text pointer") as caught:
         train_ar.run(config)
-    assert caught.value.hint == "set -O model.text_pointer=false"
+    assert caught.value.hint == "set -O model.text_pointer=false -O model.text_prefix=true"
 
 
 def test_a_text_pointer_needs_the_codec_for_its_aligner(halle_tokens, tmp_path):

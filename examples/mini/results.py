@@ -47,7 +47,8 @@ class Evaluation:
         if valle is not None:
             spoken = read_json(valle / "scores.json")["classes"]
             for name, systems in scores["classes"].items():
-                systems[VALLE]["real_time_factor"] = spoken[name][VALLE]["real_time_factor"]
+                if VALLE in systems:
+                    systems[VALLE]["real_time_factor"] = spoken[name][VALLE]["real_time_factor"]
         return cls(folder, scores, read_jsonl(folder / "items.jsonl"))
 
     @property

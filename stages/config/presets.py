@@ -25,8 +25,8 @@ _MINI_SEANET = {"base_filters": 16, "latent_dim": 64}
 _MINI_LOSSES = {"mel_windows": [2048, 640, 256]}
 _MINI_DISCRIMINATOR = {"filters": 4, "fft_sizes": [1024, 512, 256], "warmup_steps": 200}
 _MINI_TRANSFORMER = {"dim": 256, "num_heads": 4, "num_layers": 6, "ffn_dim": 1024}
-# Of one core with bf16, the AR takes 45 minutes and the NAR three hours (fp32 twice that). With 27 h of speech that is
-# 6 epochs of the AR, against whose learning by heart there is dropout; of the NAR's seven levels each hears 21 h.
+# Of one core with bf16, the AR takes 45 minutes and the NAR three hours (fp32 twice that). With 24 h of speech that is
+# nearly 7 epochs of the AR, against whose learning by heart there is dropout; each of the NAR's levels hears 21 h.
 _MINI_TRAINING = {"optimizer": "muon", "batch_tokens": 2600, "learning_rate": 1e-3, "warmup_steps": 200,
                   "save_every": 200, "validate_every": 500}
 _MINI_CODEC_TRAINING = {"batch_size": 8, "betas": [0.8, 0.99], "schedule": "cosine", "log_every": 50,

@@ -247,7 +247,8 @@ class LMTrainingConfig(TrainingConfig):
     muon_rate: float = Field(3.0, gt=0, description="Muon's learning rate over the one that the rest has")
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.1, ge=0)
-    batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes")
+    batch_tokens: int = Field(60_000, ge=1, description="tokens of a step, padding counted, over all processes; text "
+                                                        "that only a pointer reads is not counted")
     checkpoint_activations: bool = running(
         False, description="compute activations again in the backward pass: a fraction of the memory, more time")
     compile: bool = running(False, description="compile the transformer's blocks with torch.compile")
@@ -260,7 +261,7 @@ class LMTrainingConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check_optimizer(self) -> LMTrainingConfig:
         if self.optimizer == "muon" and self.fsdp:
-            raise ValueError("optimizer muon needs whole matrices: expected it without fsdp")
+            raise ValueError("optimizer muon needs whole matrices: expected it without fsdp, or set optimizer to adamw")
         return self
 
 

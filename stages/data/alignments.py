@@ -72,6 +72,7 @@ def find_alignments(
 
 
 def has_pointer(config: TrainARConfig | TrainNARConfig) -> bool:
+    """Tell whether a model is shown its text at a pointer, for which alignments are needed."""
     return config.model.text_pointer if isinstance(config, TrainARConfig) else config.model.text_mode == "pointer"
 
 

@@ -90,7 +90,8 @@ def start_from(model: ARModel | NARModel, init: Checkpoint) -> InitReport:
     here = getattr(model.config, pointer, False)
     if here != init.architecture["model"].get(pointer, False):
         raise UsageError(f"expected a model {'with' if here else 'without'} a text pointer, got `{init.folder}`",
-                         f"set -O model.{pointer}={str(not here).lower()}")
+                         f"set -O model.{pointer}=false -O model.text_prefix=true" if here else
+                         f"set -O model.{pointer}=true")
     report = model.load_from(init.tensors)
     report.log(log, init.folder)
     return report

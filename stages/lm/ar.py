@@ -275,7 +275,7 @@ class ARModel(nn.Module):
 
     def _mask(self, text_lengths: Tensor, size: int) -> Tensor | None:
         """Return None for a plain causal mask, else one in which text also sees the text that follows it."""
-        if self.config.text_attention == "causal":
+        if self.config.text_attention == "causal" or not self.config.text_prefix:
             return None
         columns = torch.arange(size, device=text_lengths.device)
         past = columns <= columns[:, None]

@@ -29,8 +29,11 @@ def speed_up(transformer: Transformer, training: LMTrainingConfig) -> None:
     transformer.train_block = run_block
 
 
-def require_compiler(training: LMTrainingConfig, device: torch.device) -> None:
-    """Raise `MissingModelError` when blocks are to be compiled and this machine cannot compile for `device`."""
+def require_torch(training: LMTrainingConfig, device: torch.device) -> None:
+    """Raise `MissingModelError` when torch, or this machine, lacks what settings ask for: Muon, or compiling blocks."""
+    if training.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        raise MissingModelError(f"expected torch 2.9 or newer for training.optimizer muon, got {torch.__version__}",
+                                "pip install --upgrade torch torchaudio, or -O training.optimizer=adamw")
     if not training.compile:
         return
     try:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-MOMENTS = 2  # of Adam, for each parameter
+MOMENTS = 2  # of Adam, for each parameter; Muon has one
 NUMBER_BYTES = 4  # parameters, gradients, moments and averages are fp32
 GIB = 2**30
 

@@ -121,7 +121,7 @@ def smaller_batch(training: LMTrainingConfig | CodecTrainingConfig) -> str:
 
 
 def _missing_moments(task: Any) -> list[Tensor]:
-    """Return as much memory as the optimizers will take with their first step."""
+    """Return as much memory as the optimizers will take with their first step; for Muon, which has one, two moments."""
     return [torch.empty_like(parameter) for optimizer in task.optimizers.values() for group in optimizer.param_groups
             for parameter in group["params"] if parameter not in optimizer.state for _ in range(2)]
 

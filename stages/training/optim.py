@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from stages.config.stage_configs import LMTrainingConfig, TrainingConfig
-from stages.errors import UsageError
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -94,26 +93,17 @@ def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMT
     """Return what moves a language model: AdamW, or Muon for the linear layers of its `blocks` and AdamW for the rest.
 
     Muon (Jordan et al., 2024) steps along the nearest orthogonal matrix to a gradient's average; scaled as by Liu et
-    al. (2025), its steps are as large as AdamW's, times `muon_rate`. `rate` of a group is what the loop multiplies the
-    learning rate with.
+    al. (2025), its steps are as large as AdamW's, times `muon_rate`, and so is its weight decay. `rate` of a group is
+    what the loop multiplies the learning rate with. torch before 2.9 has no Muon: see `require_torch`.
     """
     if training.optimizer == "adamw":
         groups = parameter_groups(model, training.weight_decay)
         return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
     matrices = [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
     groups = parameter_groups(model, training.weight_decay, without=matrices)
-    return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas),
-            "matrices": _muon()([{"params": matrices, "rate": training.muon_rate}], lr=training.learning_rate,
-                                weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")}
-
-
-def _muon() -> type[Optimizer]:
-    try:
-        from torch.optim import Muon
-    except ImportError as error:
-        raise UsageError(f"expected torch 2.9 or newer for training.optimizer muon, got {torch.__version__}",
-                         "pip install --upgrade torch torchaudio, or -O training.optimizer=adamw") from error
-    return Muon
+    muon = torch.optim.Muon([{"params": matrices, "rate": training.muon_rate}], lr=training.learning_rate,
+                            weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return {"rest": AdamW(groups, lr=training.learning_rate, betas=training.betas), "matrices": muon}
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, without: Iterable[nn.Parameter] = ()) -> list[dict]:

@@ -35,7 +35,7 @@ def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimize
 
 
 def checkpoint_bytes(networks: dict[str, nn.Module], average: MovingAverage | None) -> int:
-    """Return about how large a checkpoint gets: networks, the exported model, and Adam's two moments."""
+    """Return how large a checkpoint gets at most: networks, the exported model, Adam's two moments (Muon has one)."""
     def total(tensors: Iterable[Tensor]) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -70,6 +70,11 @@ def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optim
     """Load what `flatten_state` gave into the same objects."""
     for name, network in networks.items():
         _load_network(network, _below(flat, f"network/{name}/"), name)
+    held = {key.partition("/")[0] for key in _below(flat, "optimizer/")}
+    if held - optimizers.keys():
+        raise UsageError(f"the checkpoint holds averages of other optimizers: `{'`, `'.join(sorted(held))}` instead of "
+                         f"`{'`, `'.join(sorted(optimizers))}`",
+                         "go on with the optimizer of the run, or start another run from its model with --init")
     for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _below(flat, f"optimizer/{name}/").items():

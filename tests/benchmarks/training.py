@@ -24,7 +24,7 @@ from torch import Tensor
 from stages.config.models import ARConfig, TransformerConfig
 from stages.config.stage_configs import LMTrainingConfig
 from stages.lm.ar import ARModel
-from stages.lm.training_speed import require_compiler, speed_up
+from stages.lm.training_speed import require_torch, speed_up
 from stages.planning.machines import PEAKS, product_flops
 from stages.training.optim import gradient_norm, parameter_groups, scale_gradients
 
@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace, device: torch.device, peak: float) -> I
     config = ARConfig(transformer=SIZES[options.size], num_codebooks=codebooks)
     for name in options.variants:
         settings = LMTrainingConfig(**VARIANTS[name])
-        require_compiler(settings, device)
+        require_torch(settings, device)
         torch.manual_seed(0)
         with device:
             model = ARModel(config)

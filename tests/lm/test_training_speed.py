@@ -10,7 +10,7 @@ from stages.errors import MissingModelError
 from stages.lm import training_speed, transformer
 from stages.lm.ar import ARModel
 from stages.lm.nar import NARModel
-from stages.lm.training_speed import require_compiler, speed_up
+from stages.lm.training_speed import require_torch, speed_up
 
 SMALL = TransformerConfig(dim=32, num_heads=4, num_layers=3, ffn_dim=64, dropout=0.2)
 
@@ -103,9 +103,17 @@ def test_only_what_needs_gradients_goes_through_the_changed_blocks():
     assert len(calls) == 3
 
 
+def test_a_torch_without_muon_is_told_so_before_training(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    require_torch(LMTrainingConfig(), torch.device("cpu"))
+    with pytest.raises(MissingModelError, match="expected torch 2.9 or newer") as caught:
+        require_torch(LMTrainingConfig(optimizer="muon"), torch.device("cpu"))
+    assert "training.optimizer=adamw" in caught.value.hint
+
+
 def test_a_machine_that_cannot_compile_is_told_so_before_training(monkeypatch):
     monkeypatch.setattr(training_speed, "BACKEND", "none-of-this-name")
-    require_compiler(LMTrainingConfig(), torch.device("cpu"))
+    require_torch(LMTrainingConfig(), torch.device("cpu"))
     with pytest.raises(MissingModelError, match=r"`training\.compile` does not work on device `cpu`") as caught:
-        require_compiler(LMTrainingConfig(compile=True), torch.device("cpu"))
+        require_torch(LMTrainingConfig(compile=True), torch.device("cpu"))
     assert "C++ compiler" in caught.value.hint
