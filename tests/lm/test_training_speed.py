@@ -106,7 +106,7 @@ def test_only_what_needs_gradients_goes_through_the_changed_blocks():
 def test_a_torch_without_muon_is_told_so_before_training(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     require_torch(LMTrainingConfig(), torch.device("cpu"))
-    with pytest.raises(MissingModelError, match="expected torch 2.9 or newer") as caught:
+    with pytest.raises(MissingModelError, match=r"expected torch 2\.9 or newer") as caught:
         require_torch(LMTrainingConfig(optimizer="muon"), torch.device("cpu"))
     assert "training.optimizer=adamw" in caught.value.hint
 
