@@ -11,8 +11,9 @@ from two_processes import check_two_processes
 from stages import train_ar
 from stages.codec.registry import load_codec
 from stages.config.aligner import AlignerConfig
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, TransformerConfig
-from stages.config.stage_configs import LMTrainingConfig, TrainARConfig
+from stages.config.stage_configs import TrainARConfig
 from stages.data.tokens import open_tokens
 from stages.errors import DivergedError, MissingModelError, UsageError
 from stages.lm import training_speed

@@ -13,9 +13,10 @@ from stages import train_nar
 from stages.codec import hierarchy
 from stages.codec.registry import export_codec, load_codec
 from stages.config.aligner import AlignerConfig
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import NARConfig, TransformerConfig
 from stages.config.resolve import resolve
-from stages.config.stage_configs import LMTrainingConfig, TrainNARConfig
+from stages.config.stage_configs import TrainNARConfig
 from stages.data.alignments import load_alignments
 from stages.data.token_codec import level_inputs
 from stages.data.tokens import open_tokens

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from stages.config.stage_configs import LMTrainingConfig
+from stages.config.lm_training import LMTrainingConfig
 from stages.errors import MissingModelError
 from stages.lm.transformer import Transformer, apply_block
 

@@ -10,7 +10,8 @@ import numpy as np
 from stages.artifacts.manifest import Utterance, durations_of, take
 from stages.artifacts.samples import Sample
 from stages.audio.io import AudioError, read_audio
-from stages.config.stage_configs import CodecTrainingConfig, LMTrainingConfig
+from stages.config.lm_training import LMTrainingConfig
+from stages.config.stage_configs import CodecTrainingConfig
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.quality import PESQ, STOI, MelDistance

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.codec.base import Codec
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, NARConfig
-from stages.config.stage_configs import LMTrainingConfig
 from stages.data.batching import BatchPlan
 from stages.data.tokens import ClipRule, TokenData, ar_lengths, nar_lengths
 from stages.lm.ar import ARModel

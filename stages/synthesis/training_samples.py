@@ -20,8 +20,9 @@ from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, load_tensor
 from stages.artifacts.samples import Sample
 from stages.artifacts.token_store import TokenUtterance
 from stages.codec.base import Codec, Streams
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import NARConfig
-from stages.config.stage_configs import LMTrainingConfig, SamplingConfig, SpeechConfig, TrainARConfig
+from stages.config.stage_configs import SamplingConfig, SpeechConfig, TrainARConfig
 from stages.data.token_codec import open_codec
 from stages.data.tokens import TokenData
 from stages.errors import UsageError

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from stages.config.stage_configs import CodecTrainingConfig, LMTrainingConfig
+from stages.config.lm_training import LMTrainingConfig
+from stages.config.stage_configs import CodecTrainingConfig
 from stages.errors import MemoryFullError
 
 if TYPE_CHECKING:

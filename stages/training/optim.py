@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from stages.config.stage_configs import LMTrainingConfig, TrainingConfig
+from stages.config.lm_training import LMTrainingConfig
+from stages.config.stage_configs import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

@@ -21,8 +21,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, TransformerConfig
-from stages.config.stage_configs import LMTrainingConfig
 from stages.lm.ar import ARModel
 from stages.lm.training_speed import require_torch, speed_up
 from stages.planning.machines import PEAKS, product_flops

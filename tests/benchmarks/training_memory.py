@@ -7,9 +7,9 @@ NAR are not.
 
 from __future__ import annotations
 
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, NARConfig
 from stages.config.resolve import resolve
-from stages.config.stage_configs import LMTrainingConfig
 from stages.planning.language_models import ar_cost, nar_cost
 from stages.planning.step_cost import GIB, StepCost
 

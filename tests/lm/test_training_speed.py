@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_lm import SIZE, STREAMS, utterance
 
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, NARConfig, TransformerConfig
-from stages.config.stage_configs import LMTrainingConfig
 from stages.errors import MissingModelError
 from stages.lm import training_speed, transformer
 from stages.lm.ar import ARModel

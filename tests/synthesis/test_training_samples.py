@@ -13,8 +13,9 @@ from tiny_tokens import tiny_tokens
 from stages import train_nar
 from stages.codec.probe import block_contributions
 from stages.codec.registry import load_codec
+from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, NARConfig, TransformerConfig
-from stages.config.stage_configs import LMTrainingConfig, SpeechConfig, TrainARConfig, TrainNARConfig
+from stages.config.stage_configs import SpeechConfig, TrainARConfig, TrainNARConfig
 from stages.data.tokens import open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import ARModel

@@ -6,7 +6,8 @@ from toy_task import ToyConfig, ToyTask, final_bytes, toy_run
 
 from stages.artifacts.checkpoint import list_checkpoints
 from stages.artifacts.storage import read_journal
-from stages.config.stage_configs import CodecTrainingConfig, LMTrainingConfig
+from stages.config.lm_training import LMTrainingConfig
+from stages.config.stage_configs import CodecTrainingConfig
 from stages.errors import MemoryFullError
 from stages.training.largest_batch import LargestBatch, is_out_of_memory, smaller_batch, try_largest_batch
 from stages.training.loop import Run

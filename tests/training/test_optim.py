@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from stages.config.stage_configs import LMTrainingConfig, TrainingConfig
+from stages.config.lm_training import LMTrainingConfig
+from stages.config.stage_configs import TrainingConfig
 from stages.training.optim import MovingAverage, gradient_norm, language_model_optimizers, learning_rate
 
 

@@ -55,12 +55,13 @@ def test_a_stopped_and_a_killed_run_go_on_in_the_same_curves(tensorboard, tmp_pa
     with pytest.raises(InterruptedRunError):
         toy_run(tmp_path, tracker="tensorboard", log_every=1, at_step={2: send(signal.SIGTERM)})
     if hasattr(os, "fork"):
+        time.sleep(1.1)  # event files are read in the order of the seconds in their names
         child = os.fork()
         if child == 0:  # steps 7 and 8 are told, but only step 6 is saved
             toy_run(tmp_path, tracker="tensorboard", log_every=1, at_step={9: send(signal.SIGKILL)})
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    time.sleep(1.1)  # event files are read in the order of the seconds in their names
+    time.sleep(1.1)
     toy_run(tmp_path, tracker="tensorboard", log_every=1)
     assert [step for step, _ in curves(tmp_path)["loss"]] == list(range(1, 11))
     assert_same_curves(tmp_path)
