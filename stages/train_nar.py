@@ -17,7 +17,7 @@ from stages.config.stage_configs import TrainNARConfig
 from stages.data.alignments import Alignments, find_alignments, has_pointer
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, open_init, start_from
-from stages.data.token_codec import feature_statistics, level_counts, level_inputs, open_codec
+from stages.data.token_codec import feature_statistics, level_counts, level_inputs, open_codec, streams_of
 from stages.data.tokens import ClipRule, NARBatch, TokenData, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
 from stages.lm.ar import CodebookSums
@@ -33,7 +33,6 @@ from stages.synthesis.training_samples import (
     NARVoice,
     TrainingSamples,
     planned_speech,
-    streams_of,
     windows_of,
 )
 from stages.training.largest_batch import LargestBatch, smaller_batch, utterances_in_words

@@ -20,6 +20,7 @@ from stages.artifacts.storage import is_complete, staged_folder
 from stages.codec.base import Codec
 from stages.config.stage_configs import AlignerConfig, TrainARConfig, TrainNARConfig
 from stages.data.batching import BatchPlan
+from stages.data.token_codec import streams_of
 from stages.data.tokens import TokenData
 from stages.lm.aligner import HOP, Aligner, forward_sum, monotonic_path, num_frames
 from stages.lm.pointer import even_advances
@@ -108,10 +109,8 @@ class _Speech:
     @torch.no_grad()
     def features(self, index: int) -> Tensor:
         """Return the complete features [latent_dim, frames] of an utterance, each channel standardised over it."""
-        codes = self.data.store[index].codes
-        streams = {spec.name: torch.from_numpy(codes[spec.name].T.astype(np.int64))[None].to(self.device)
-                   for spec in self.codec.streams if spec.name in codes}  # fmt: skip
         hierarchy = self.codec.hierarchy
+        streams = streams_of(self.data.store[index], self.device)
         found = hierarchy.teacher_feature(streams, hierarchy.num_levels + 1)[0].float()
         return (found - found.mean(1, keepdim=True)) / (found.std(1, keepdim=True) + 1e-3)
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.codec.base import Codec, TokenHierarchy
+from stages.artifacts.token_store import TokenUtterance
+from stages.codec.base import Codec, Streams, TokenHierarchy
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.data.tokens import NARBatch, TokenData
 from stages.errors import UsageError
@@ -30,8 +31,14 @@ def open_codec(path: str, data: TokenData) -> Codec:
     return codec
 
 
+def streams_of(utterance: TokenUtterance, device: torch.device) -> Streams:
+    """Return all codes of an utterance as a batch of one."""
+    return {name: torch.from_numpy(codes.T.astype(np.int64))[None].to(device)
+            for name, codes in utterance.codes.items()}  # fmt: skip
+
+
 def count_codes(
-    data: TokenData, pick: Callable[[dict[str, Tensor]], Tensor], num_streams: int, codebook_size: int
+    data: TokenData, pick: Callable[[Streams], Tensor], num_streams: int, codebook_size: int
 ) -> Tensor:
     """Return how often each code occurs, [num_streams, codebook_size], in up to COUNTED_UTTERANCES of those trained on.
 
@@ -40,9 +47,7 @@ def count_codes(
     counts = torch.zeros(num_streams, codebook_size, dtype=torch.long)
     chosen = np.linspace(0, len(data.train) - 1, min(COUNTED_UTTERANCES, len(data.train))).round().astype(int)
     for index in data.train[chosen]:
-        streams = {name: torch.from_numpy(codes.T.astype(np.int64))[None]
-                   for name, codes in data.store[int(index)].codes.items()}  # fmt: skip
-        for stream, codes in enumerate(pick(streams)):
+        for stream, codes in enumerate(pick(streams_of(data.store[int(index)], torch.device("cpu")))):
             counts[stream] += torch.bincount(codes, minlength=codebook_size)
     return counts
 

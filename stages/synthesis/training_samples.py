@@ -23,7 +23,7 @@ from stages.codec.base import Codec, Streams
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import NARConfig
 from stages.config.stage_configs import SamplingConfig, SpeechConfig, TrainARConfig
-from stages.data.token_codec import open_codec
+from stages.data.token_codec import open_codec, streams_of
 from stages.data.tokens import TokenData
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
@@ -94,12 +94,6 @@ def choose_scripts(data: TokenData, number: int) -> list[Script]:
         by_text.setdefault(rows[index]["text"], index)
     return [Script(data.store[index], None if prompts[index] is None else data.store[prompts[index]])
             for index in list(by_text.values())[:number]]  # fmt: skip
-
-
-def streams_of(utterance: TokenUtterance, device: torch.device) -> Streams:
-    """Return all codes of an utterance as a batch of one."""
-    return {name: torch.from_numpy(codes.T.astype(np.int64))[None].to(device)
-            for name, codes in utterance.codes.items()}  # fmt: skip
 
 
 def planned_speech(training: LMTrainingConfig, what: str) -> str | None:

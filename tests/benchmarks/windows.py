@@ -23,7 +23,7 @@ from stages.codec.base import Codec
 from stages.config.aligner import AlignerConfig
 from stages.config.models import ARConfig, NARConfig
 from stages.data.alignments import FOLDER, load_alignments
-from stages.data.token_codec import open_codec
+from stages.data.token_codec import open_codec, streams_of
 from stages.data.tokens import TokenData, open_tokens
 from stages.lm.ar import ARModel
 from stages.lm.generate import Sampling, generate
@@ -33,7 +33,7 @@ from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import paired_difference, summarise
 from stages.speech.transcriber import Transcriber, load_transcriber
-from stages.synthesis.training_samples import Script, decode, streams_of, windows_of
+from stages.synthesis.training_samples import Script, decode, windows_of
 
 PAPER_SLIDE_SECONDS = 5.0  # appendix A.2
 OURS, PAPER = "ours", "slide of 5 s"
