@@ -109,6 +109,9 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
         raise UsageError("expected the codec of the token store after --codec, got none", "give --codec RUN")
     codec = open_codec(config.codec, data)
     codec.refine_by(config.model.block_codes)
+    if len(config.level_weights or ()) not in (0, codec.hierarchy.num_levels):
+        raise UsageError(f"expected {codec.hierarchy.num_levels} level_weights, got {len(config.level_weights)}",
+                         "one for each level, or none: all are trained alike then")
     parents = data.parents()
     init = open_init(config, "nar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
@@ -142,6 +145,7 @@ class NARTask:
         speed_up(self.model.transformer, training)
         self.optimizers = language_model_optimizers(self.model, self.model.transformer.blocks, training)
         self.rule = _clip_rule(config, data, codec)
+        self.level_weights = config.level_weights or (1.0,) * codec.hierarchy.num_levels
         self.plan = _batch_plan(config, data, codec)
         self.window_seconds = config.window_seconds if data.system == "halle" else None
         numbers = {data.store.rows[index]["id"]: int(index) for index in data.validation}
@@ -236,9 +240,8 @@ class NARTask:
                        "text_tokenizer_json": tokenizer}, self.parents  # fmt: skip
 
     def _make(self, items, step: int | str, rule: ClipRule | None = None) -> NARBatch:
-        levels = self.codec.hierarchy.num_levels
         rule, seed = rule or self.rule, self.config.seed
-        return nar_batch(self.data, items, self.codec.hop_length, rule, levels, seed, step, self.places)
+        return nar_batch(self.data, items, self.codec.hop_length, rule, self.level_weights, seed, step, self.places)
 
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
         inputs = level_inputs(batch, self.codec.hierarchy)

@@ -1,6 +1,7 @@
 """Build the speech that the mini model learns from: seventy voices reading WordNet's examples, and human corpora.
 
     python make_corpus.py --out FOLDER [--human FOLDER] [--hours 22] [--small]
+    python make_corpus.py --out FOLDER --definitions [--hours 30] [--small]
     python make_corpus.py --out FOLDER --results [--small]
 
 Run again it continues: what an utterance is depends on the options only, and a file that exists is not made again.
@@ -30,12 +31,13 @@ from plan import (
     Piece,
     Sizes,
     Utterance,
+    plan_definitions,
     plan_humans,
     plan_results,
     plan_speech,
     seconds_of,
 )
-from texts import FILES, WORDNET, wordnet_sentences
+from texts import FILES, WORDNET, wordnet_definitions, wordnet_sentences
 from voices import SAMPLE_RATE, all_voices, say
 
 from stages.artifacts import storage
@@ -45,6 +47,7 @@ from stages.errors import HalleError
 from stages.parallel import ordered_map
 
 LOUDNESS_DB = -20.0
+DEFINITION_HOURS = 30.0
 
 
 def render(utterance: Utterance) -> np.ndarray:
@@ -108,12 +111,15 @@ def main() -> None:
         sizes = replace(sizes, train_hours=options.hours)
     voices = all_voices()[: options.voices or (8 if options.small else None)]
     sentences = wordnet_sentences(options.wordnet)
-    if options.results:
+    if options.definitions:
+        hours = options.hours or (SMALL.train_hours if options.small else DEFINITION_HOURS)
+        planned = plan_definitions(voices, wordnet_definitions(options.wordnet), hours, options.seed)
+    elif options.results:
         texts = dict.fromkeys(RESULT_TEXTS, 2) if options.small else RESULT_TEXTS
         planned = plan_results(voices, sentences, texts, options.seed)
     else:
         planned = plan_speech(voices, sentences, sizes, options.seed)
-    if options.human and not options.results:
+    if options.human and not (options.results or options.definitions):
         planned = [*plan_humans(options.human, sizes, planned, options.seed), *planned]
     make_all(planned, options.out, options.jobs, lambda line: print(line, file=sys.stderr, flush=True))
     storage.write_jsonl(options.out / "metadata.jsonl", [describe(utterance) for utterance in planned])
@@ -124,8 +130,11 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--human", type=Path, help="folder with kathleen/ and an4/, audio folders with metadata.jsonl")
-    parser.add_argument("--results", action="store_true", help="the speech that language models are scored on instead")
-    parser.add_argument("--hours", type=float, help="hours that flite reads for training (default: 22)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--definitions", action="store_true", help="more speech of the plain voices instead, for "
+                         "language models: WordNet's definitions")
+    instead.add_argument("--results", action="store_true", help="the speech that language models are scored on instead")
+    parser.add_argument("--hours", type=float, help="hours of training that flite reads (default: 22, definitions: 30)")
     parser.add_argument("--voices", type=int, help="so many flite voices (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="utterances made at once (default: 2)")
     parser.add_argument("--seed", type=int, default=0)

@@ -28,20 +28,27 @@ MREQ := $(RUNS)/mreq
 PACKED := $(RUNS)/halle-mini-codec
 GATE := $(RUNS)/gate
 TOKENS := $(RUNS)/tokens
+# more speech for the language models: four voices read WordNet's definitions
+MORE_CORPUS := $(RUNS)/definitions-corpus
+MORE_DATA := $(RUNS)/definitions-data
+MORE_TOKENS := $(RUNS)/definitions-tokens
 AR := $(RUNS)/ar
 NAR := $(RUNS)/nar
 VALLE_CODEC := $(CODEC)
 VALLE_PACKED := $(RUNS)/valle-mini-codec
 VALLE_GATE := $(RUNS)/valle-gate
 VALLE_TOKENS := $(RUNS)/valle-tokens
+VALLE_MORE_TOKENS := $(RUNS)/valle-definitions-tokens
 VALLE_AR := $(RUNS)/valle-ar
 VALLE_NAR := $(RUNS)/valle-nar
 
-QUEUE := codec mreq packed gate tokens ar nar valle-packed valle-gate valle-tokens valle-ar valle-nar
+QUEUE := codec mreq packed gate tokens definitions-tokens ar nar \
+  valle-packed valle-gate valle-tokens valle-definitions-tokens valle-ar valle-nar
 ifeq ($(CODECS),shipped)
 PACKED := ../../stages/pretrained/halle-mini/codec
 VALLE_CODEC := $(RUNS)/valle-codec
-QUEUE := gate tokens ar nar valle-codec valle-packed valle-gate valle-tokens valle-ar valle-nar
+QUEUE := gate tokens definitions-tokens ar nar valle-codec \
+  valle-packed valle-gate valle-tokens valle-definitions-tokens valle-ar valle-nar
 else ifneq ($(CODECS),trained)
 $(error expected CODECS to be `trained` or `shipped`, got `$(CODECS)`)
 endif
@@ -52,16 +59,23 @@ run-mreq = $(HALLE) mreq --teacher $(CODEC) --data $(DATASET) --out $(MREQ) $(SE
 run-packed = $(HALLE) pack --codec $(MREQ) --half --out $(PACKED)
 run-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(PACKED) --out $(GATE)
 run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKENS) $(SETTINGS)
-run-ar = $(HALLE) train-ar --tokens $(TOKENS) --codec $(PACKED) --out $(AR) $(SETTINGS) $(OPTIONS)
-run-nar = $(HALLE) train-nar --tokens $(TOKENS) --codec $(PACKED) --out $(NAR) $(SETTINGS) $(OPTIONS)
+run-definitions-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(MORE_DATA) --text-tokenizer $(TOKENS) \
+  --out $(MORE_TOKENS) $(SETTINGS)
+SPEECH := --tokens $(TOKENS) --tokens $(MORE_TOKENS) --codec $(PACKED)
+run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) $(OPTIONS)
+# the first codebook of a block decides most of what is heard
+run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,1,2,1,2,1,1] $(OPTIONS)
 # its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
   --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(VALLE_CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)
-run-valle-ar = $(HALLE) train-ar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
-run-valle-nar = $(HALLE) train-nar --tokens $(VALLE_TOKENS) --codec $(VALLE_PACKED) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
+run-valle-definitions-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(MORE_DATA) \
+  --text-tokenizer $(VALLE_TOKENS) --out $(VALLE_MORE_TOKENS) $(SETTINGS)
+VALLE_SPEECH := --tokens $(VALLE_TOKENS) --tokens $(VALLE_MORE_TOKENS) --codec $(VALLE_PACKED)
+run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
+run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
 
 # what language models are scored on, and as what
 RESULTS := $(RUNS)/results
@@ -72,7 +86,7 @@ RESULT_KINDS := seen unseen
 RESULT_SETTINGS := -O speaker_model=resemblyzer
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
-.PHONY: corpus $(QUEUE) figures slice halle-model valle-model results-data results results-without-valle
+.PHONY: corpus definitions $(QUEUE) figures slice halle-model valle-model results-data results results-without-valle
 .DELETE_ON_ERROR:
 
 corpus: $(DATASET)/$(DONE)
@@ -81,6 +95,8 @@ mreq: $(MREQ)/$(DONE)
 packed: $(PACKED)/$(DONE)
 gate: $(GATE)/$(DONE)
 tokens: $(TOKENS)/$(DONE)
+definitions: $(MORE_DATA)/$(DONE)
+definitions-tokens: $(MORE_TOKENS)/$(DONE)
 ar: $(AR)/$(DONE)
 nar: $(NAR)/$(DONE)
 ifeq ($(CODECS),shipped)
@@ -89,6 +105,7 @@ endif
 valle-packed: $(VALLE_PACKED)/$(DONE)
 valle-gate: $(VALLE_GATE)/$(DONE)
 valle-tokens: $(VALLE_TOKENS)/$(DONE)
+valle-definitions-tokens: $(VALLE_MORE_TOKENS)/$(DONE)
 valle-ar: $(VALLE_AR)/$(DONE)
 valle-nar: $(VALLE_NAR)/$(DONE)
 
@@ -129,6 +146,10 @@ $(DATASET)/$(DONE):
 	$(PYTHON) make_corpus.py --out $(CORPUS) $(HUMAN:%=--human %)
 	$(HALLE) curate $(CORPUS) --out $(DATASET) --preset $(PRESET) -O rate_outlier_mads=20
 
+$(MORE_DATA)/$(DONE):
+	$(PYTHON) make_corpus.py --definitions --out $(MORE_CORPUS)
+	$(HALLE) curate $(MORE_CORPUS) --out $(MORE_DATA) --preset $(PRESET) -O rate_outlier_mads=20
+
 $(CODEC)/$(DONE): $(DATASET)/$(DONE)
 	$(run-codec)
 
@@ -149,10 +170,13 @@ $(GATE)/$(DONE): $(PACKED)/$(DONE)
 $(TOKENS)/$(DONE): $(GATE)/$(DONE)
 	$(run-tokens)
 
-$(AR)/$(DONE): $(TOKENS)/$(DONE)
+$(MORE_TOKENS)/$(DONE): $(TOKENS)/$(DONE) $(MORE_DATA)/$(DONE)
+	$(run-definitions-tokens)
+
+$(AR)/$(DONE): $(TOKENS)/$(DONE) $(MORE_TOKENS)/$(DONE)
 	$(run-ar)
 
-$(NAR)/$(DONE): $(TOKENS)/$(DONE)
+$(NAR)/$(DONE): $(TOKENS)/$(DONE) $(MORE_TOKENS)/$(DONE)
 	$(run-nar)
 
 $(VALLE_PACKED)/$(DONE): $(VALLE_CODEC)/$(DONE)
@@ -164,8 +188,11 @@ $(VALLE_GATE)/$(DONE): $(VALLE_PACKED)/$(DONE)
 $(VALLE_TOKENS)/$(DONE): $(VALLE_GATE)/$(DONE)
 	$(run-valle-tokens)
 
-$(VALLE_AR)/$(DONE): $(VALLE_TOKENS)/$(DONE)
+$(VALLE_MORE_TOKENS)/$(DONE): $(VALLE_TOKENS)/$(DONE) $(MORE_DATA)/$(DONE)
+	$(run-valle-definitions-tokens)
+
+$(VALLE_AR)/$(DONE): $(VALLE_TOKENS)/$(DONE) $(VALLE_MORE_TOKENS)/$(DONE)
 	$(run-valle-ar)
 
-$(VALLE_NAR)/$(DONE): $(VALLE_TOKENS)/$(DONE)
+$(VALLE_NAR)/$(DONE): $(VALLE_TOKENS)/$(DONE) $(VALLE_MORE_TOKENS)/$(DONE)
 	$(run-valle-nar)

@@ -167,6 +167,12 @@ def plan_speech(voices: list[Voice], sentences: list[str], sizes: Sizes, seed: i
     ]
 
 
+def plan_definitions(voices: list[Voice], sentences: list[str], hours: float, seed: int) -> list[Utterance]:
+    """Plan more speech of the plain voices, for language models, which need more of it than codecs."""
+    plain = [voice for voice in voices if voice.is_plain]
+    return list(read_for_hours(plain, sentences, TRAIN, hours, derive_seed(seed, "definitions")))
+
+
 def plan_results(voices: list[Voice], sentences: list[str], texts: dict[str, int], seed: int) -> list[Utterance]:
     """Plan what language models are scored on: test sentences, as many texts of every length by voices of both kinds.
 

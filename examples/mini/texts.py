@@ -1,8 +1,9 @@
-"""The sentences that are read: the examples which WordNet gives of its words' use."""
+"""The sentences that are read: the examples which WordNet gives of its words' use, and its definitions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.randomness import derive_seed
@@ -18,14 +19,22 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z',;:?!. -]*")
 _ABBREVIATION = re.compile(r"\b[A-Z]{2,}\b|\b[A-Za-z]\.|\b(?:Mr|Mrs|Dr|St|etc|vs)\.|\.\.|--|\w\.\w")
 
 
-def examples(folder: Path) -> list[str]:
-    """Return the quoted examples of WordNet's glosses, as they stand there."""
-    found = []
+def glosses(folder: Path) -> Iterator[str]:
+    """Yield what WordNet says of each meaning: definitions, then quoted examples, all with `;` between them."""
     for name in FILES:
         for line in (folder / name).read_text(encoding="utf-8").splitlines():
             if not line.startswith("  "):  # the licence
-                found += _EXAMPLE.findall(line.partition(" | ")[2])
-    return found
+                yield line.partition(" | ")[2]
+
+
+def examples(folder: Path) -> list[str]:
+    """Return the quoted examples of WordNet's glosses, as they stand there."""
+    return [example for gloss in glosses(folder) for example in _EXAMPLE.findall(gloss)]
+
+
+def definitions(folder: Path) -> list[str]:
+    """Return the definitions of WordNet's glosses, as they stand there."""
+    return [definition for gloss in glosses(folder) for definition in gloss.partition('"')[0].split(";")]
 
 
 def as_sentence(text: str, words: tuple[int, int] = (4, 25)) -> str:
@@ -39,7 +48,18 @@ def as_sentence(text: str, words: tuple[int, int] = (4, 25)) -> str:
 
 def wordnet_sentences(folder: Path = WORDNET) -> list[str]:
     """Return all usable examples, each once, sorted."""
-    by_key = {text_key(sentence): sentence for sentence in map(as_sentence, examples(folder)) if sentence}
+    return usable(examples(folder))
+
+
+def wordnet_definitions(folder: Path = WORDNET) -> list[str]:
+    """Return all usable definitions, each once, sorted, without those that are an example too."""
+    known = set(map(text_key, wordnet_sentences(folder)))
+    return [sentence for sentence in usable(definitions(folder)) if text_key(sentence) not in known]
+
+
+def usable(texts: list[str]) -> list[str]:
+    """Return those of `texts` that make a sentence, as sentences, each once, sorted."""
+    by_key = {text_key(sentence): sentence for sentence in map(as_sentence, texts) if sentence}
     return sorted(by_key.values())
 
 

@@ -82,7 +82,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "tokenize": {"shard_utterances": 100},
         "train-ar": {
             # in thousands of steps of this size attention alone did not find its place in the text
-            "model": {"transformer": {**_MINI_TRANSFORMER, "dropout": 0.2}, "text_pointer": True, "text_prefix": False},
+            "model": {"transformer": {**_MINI_TRANSFORMER, "dropout": 0.1}, "text_pointer": True, "text_prefix": False},
             "codebook_start": True,
             "training": {"steps": 6500, **_MINI_TRAINING, "batch_tokens": 1000},
         },

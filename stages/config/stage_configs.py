@@ -270,6 +270,8 @@ class TrainNARConfig(RunConfig):
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
     no_prompt_probability: float = Field(0.1, ge=0, le=1)  # inferred
+    level_weights: tuple[PositiveFloat, ...] | None = Field(
+        None, description="how often each level is trained; by default all alike, as in the paper")
     aligner: AlignerConfig = AlignerConfig()  # of text_mode pointer
     training: LMTrainingConfig = LMTrainingConfig()
 

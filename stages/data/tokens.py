@@ -251,11 +251,12 @@ def nar_lengths(
 
 
 def nar_batch(
-    data: TokenData, items: Sequence[int], hop_length: int, rule: ClipRule, num_levels: int, seed: int,
+    data: TokenData, items: Sequence[int], hop_length: int, rule: ClipRule, level_weights: Sequence[float], seed: int,
     step: int | str, places: Callable[[int], np.ndarray] | None = None,
 ) -> NARBatch:  # fmt: skip
     """Return a clip, a prompt and a level of each utterance, each a pure function of (seed, step, id).
 
+    A level is drawn as often as its weight says, among all `level_weights`.
     `places` (index), of a text pointer, says which token each frame of the lowest stream ends in.
     """
     names = latent_streams(data, hop_length)
@@ -264,7 +265,7 @@ def nar_batch(
     for utterance in utterances:
         random = Random(derive_seed(seed, "clip", step, utterance.id))
         clips.append(rule.choose(len(utterance.codes[names[0]]), random))
-        levels.append(random.randint(1, num_levels))
+        levels += random.choices(range(1, len(level_weights) + 1), level_weights)
     text, text_lengths = _pad([utterance.text_tokens for utterance in utterances])
     targets = {name: _cut(utterances, name, [(clip.start, clip.stop) for clip in clips]) for name in names}
     spans = [(clip.prompt_start, clip.prompt_stop) for clip in clips]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.config.models import TransformerConfig
+from stages.lm import cpu_attention
 
 POSITION_PERIOD = 10_000.0  # inferred: Audiocraft and Vaswani et al., 2017
 
@@ -112,6 +113,8 @@ class Attention(nn.Module):
         queries = self._split(self.query(x))
         if x.shape[1] == 1 and x.device.type == "cpu":
             mixed = attend_once(queries, keys, values, mask)
+        elif cpu_attention.is_for(queries):
+            mixed = cpu_attention.attend(queries, keys, values, mask, causal and mask is None)
         else:
             mixed = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=mask, is_causal=causal and mask is None

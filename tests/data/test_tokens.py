@@ -84,7 +84,7 @@ def test_prompts_stand_on_both_sides_and_are_missing_at_the_given_rate():
 
 
 def batch_of(data, items, step=1, seed=0, hop=500):
-    return nar_batch(data, items, hop, ClipRule(2, 20, 8, 0.1), num_levels=2, seed=seed, step=step)
+    return nar_batch(data, items, hop, ClipRule(2, 20, 8, 0.1), level_weights=(1, 1), seed=seed, step=step)
 
 
 def test_a_nar_batch_cuts_all_streams_at_the_same_frames(halle_tokens):
@@ -105,6 +105,13 @@ def test_a_nar_batch_cuts_all_streams_at_the_same_frames(halle_tokens):
     assert batch.lengths.sum() + batch.prompt_lengths.sum() <= nar_lengths(data, items, 500, ClipRule(2, 20, 8, 0))[
         :, 1
     ].sum()
+
+
+def test_levels_are_drawn_as_often_as_their_weights_say(halle_tokens):
+    data = open_tokens(halle_tokens[0], None)
+    drawn = [level for step in range(200)
+             for level in nar_batch(data, data.train[:5], 500, ClipRule(2, 20, 8, 0.1), (3, 0.5, 1.5), 0, step).levels]
+    assert [drawn.count(level) / 1000 for level in (1, 2, 3)] == pytest.approx([0.6, 0.1, 0.3], abs=0.05)
 
 
 def test_what_an_utterance_gives_depends_on_seed_step_and_id_not_on_its_batch(halle_tokens):

@@ -113,6 +113,23 @@ def test_every_example_of_wordnet_is_taken_once_and_its_licence_is_not(
     assert len(mini.texts.wordnet_sentences(tmp_path / "copy")) == len(sentences) * 3 // 4
 
 
+def test_definitions_are_read_by_the_plain_voices_and_none_is_an_example(
+    mini: SimpleNamespace, wordnet: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(wordnet, tmp_path / "copy")
+    glosses = ('a thing to sit on; or to stand on when it must be so; "they moved a chair"', sentences[0].rstrip("."))
+    with (tmp_path / "copy" / "data.adv").open("a", encoding="utf-8") as file:
+        file.writelines(f"000 x | {gloss}\n" for gloss in glosses)
+    texts = mini.texts.wordnet_definitions(tmp_path / "copy")
+    assert {"A thing to sit on.", "Or to stand on when it must be so."} <= set(texts)
+    assert set(texts).isdisjoint(mini.texts.wordnet_sentences(tmp_path / "copy"))
+    planned = mini.plan.plan_definitions(mini.voices.all_voices(), texts, 0.05, seed=0)
+    assert {utterance.speaker for utterance in planned} == set(mini.voices.BASES)
+    assert {utterance.split for utterance in planned} == {"train"}
+    fewer = mini.plan.plan_definitions(mini.voices.all_voices(), texts, 0.02, seed=0)
+    assert 0 < len(fewer) < len(planned) and fewer == planned[: len(fewer)]
+
+
 # ---- voices
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,23 +30,28 @@ DATA = ["make_corpus.py corpus", "curate data"]
 TEACHER = [*DATA, "train-codec codec-spectral"]
 STORE = [*TEACHER, "mreq mreq", "pack halle-mini-codec", "gate.py gate", "tokenize tokens"]
 VALLE_STORE = [*TEACHER, "pack valle-mini-codec", "gate.py valle-gate", "tokenize valle-tokens"]
+MORE = ["make_corpus.py definitions-corpus", "curate definitions-data", "tokenize definitions-tokens"]
+VALLE_MORE = [*MORE[:2], "tokenize valle-definitions-tokens"]
 COMMANDS = {
     "corpus": DATA,
+    "definitions": MORE[:2],
     "codec": TEACHER,
     "mreq": [*TEACHER, "mreq mreq"],
     "packed": STORE[:-2],
     "gate": STORE[:-1],
     "tokens": STORE,
-    "ar": [*STORE, "train-ar ar"],
-    "nar": [*STORE, "train-nar nar"],
+    "definitions-tokens": [*STORE, *MORE],
+    "ar": [*STORE, *MORE, "train-ar ar"],
+    "nar": [*STORE, *MORE, "train-nar nar"],
     "valle-packed": VALLE_STORE[:-2],
     "valle-gate": VALLE_STORE[:-1],
     "valle-tokens": VALLE_STORE,
-    "valle-ar": [*VALLE_STORE, "train-ar valle-ar"],
-    "valle-nar": [*VALLE_STORE, "train-nar valle-nar"],
+    "valle-definitions-tokens": [*VALLE_STORE, *VALLE_MORE],
+    "valle-ar": [*VALLE_STORE, *VALLE_MORE, "train-ar valle-ar"],
+    "valle-nar": [*VALLE_STORE, *VALLE_MORE, "train-nar valle-nar"],
     "figures": [*STORE[:-2], "figures.py figures"],
 }
-QUEUE = [name for name in COMMANDS if name not in ("corpus", "figures")]
+QUEUE = [name for name in COMMANDS if name not in ("corpus", "definitions", "figures")]
 
 # A stage of OUT/steps steps, else 2, 50 ms each. It saves when asked to stop, as halle does, and logs a line a run.
 FAKE_HALLE = textwrap.dedent("""
@@ -110,16 +116,16 @@ def test_what_a_stage_reads_an_earlier_one_wrote(tmp_path: Path) -> None:
     for target in COMMANDS:
         written = set()
         for words in dry_run(target, tmp_path):
-            inputs = {"--data", "--teacher", "--codec", "--tokens"} & set(words)
-            assert {after(option, words) for option in inputs} <= written, words
+            options = ("--data", "--teacher", "--codec", "--tokens", "--text-tokenizer")
+            assert {value for option, value in pairwise(words) if option in options} <= written, words
             written.add(after("--out", words))
 
 
 def test_language_models_and_tokens_use_the_half_precision_codec_that_ships(tmp_path: Path) -> None:
     for prefix, target in (("halle", "nar"), ("valle", "valle-nar")):
-        *_, pack, gate, tokenize, nar = dry_run(target, tmp_path)
+        *_, pack, gate, tokenize, _, _, more, nar = dry_run(target, tmp_path)
         assert "--half" in pack
-        assert after("--out", pack) == after("--codec", gate) == after("--codec", tokenize) == after("--codec", nar)
+        assert {after("--codec", words) for words in (gate, tokenize, more, nar)} == {after("--out", pack)}
         assert Path(after("--out", pack)).name == f"{prefix}-mini-codec"
 
 
@@ -229,8 +235,9 @@ def test_the_next_stage_starts_with_the_time_that_is_left(runs: Path, fake: str)
 
 
 def test_when_all_is_done_it_says_so_and_runs_nothing(runs: Path, fake: str) -> None:
-    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate", "tokens", "ar", "nar", "valle-mini-codec",
-           "valle-gate", "valle-tokens", "valle-ar")
+    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate", "tokens", "definitions-data",
+           "definitions-tokens", "ar", "nar", "valle-mini-codec", "valle-gate", "valle-tokens",
+           "valle-definitions-tokens", "valle-ar")
     code, said, _ = slice_for("1", runs, fake)
     assert (code, said) == (0, "slice: valle-nar is at step 2 of 2, finished; all stages are finished")
     code, said, told = slice_for("1", runs, fake)
@@ -353,7 +360,7 @@ def test_real_training_is_stopped_continued_and_followed_by_the_next_stage(tmp_p
 
 
 def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
-    recipe = (MINI / "mini.mk").read_text(encoding="utf-8")
+    recipe = (MINI / "mini.mk").read_text(encoding="utf-8").replace("\\\n", "")
     queues = re.findall(r"^QUEUE := (.*)$", recipe, re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.*)$", recipe, re.MULTILINE)[1].replace("$(QUEUE)", " ".join(queues))
     given = (MINI / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
