@@ -6,7 +6,8 @@ A step is what `halle train-ar` does with a batch of equally long utterances: bf
 backward, clipping, AdamW. FLOPs follow Chowdhery et al. (2022, PaLM, appendix B): 6 for each weight of a matrix and
 token, 12 x layers x width x length for attention, of which causal attention needs half. What checkpointed
 activations cost again does not count as use. The peak rate is that of the card's data sheet (bf16, dense), or
---peak-tflops; on a CPU it is what a large product of matrices reaches in the same run.
+--peak-tflops; on a CPU it is what a large product of matrices reaches in the same run. There attention in bf16 is
+compared with torch's too: forward and backward, both in turns.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, TransformerConfig
+from stages.lm import cpu_attention
 from stages.lm.ar import ARModel
 from stages.lm.training_speed import require_torch, speed_up
 from stages.planning.machines import PEAKS, product_flops
@@ -39,6 +42,10 @@ VARIANTS = {
     "plain": {}, "checkpointed": {"checkpoint_activations": True}, "compiled": {"compile": True},
     "compiled, checkpointed": {"compile": True, "checkpoint_activations": True},
 }  # fmt: skip
+
+
+ATTENTION_SHAPES = ((11, 90), (10, 258), (4, 624), (1, 1400), (1, 2800))  # utterances, positions
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,29 @@ def step_of(model: ARModel, batch: Batch, precision: str, device: torch.device) 
     return step
 
 
+def attention_step(attention: Attention, items: int, length: int, causal: bool) -> Callable[[], None]:
+    """Return a function that attends to `length` positions, the last of which is padding unless causal, and back."""
+    parts = [torch.randn(items, length, 4, 64, dtype=torch.bfloat16).transpose(1, 2).requires_grad_() for _ in range(3)]
+    mask = None if causal else (torch.arange(length) < length - 1).expand(items, 1, 1, -1)
+    gradient = torch.ones_like(parts[0])
+    return lambda: attention(*parts, mask, causal).backward(gradient)
+
+
+def torch_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
+
+
+def compare_attention(turns: int) -> Iterator[tuple]:
+    """Yield items, length, whether it is causal, milliseconds of ours and torch's, and the ratio of medians."""
+    for items, length in ATTENTION_SHAPES:
+        for causal in (False, True):
+            steps = [attention_step(attention, items, length, causal)
+                     for attention in (cpu_attention.attend, torch_attention)]
+            taken = [[timed(step, torch.device("cpu")) for step in steps] for _ in range(turns + 1)][1:]
+            ours, theirs = (1000 * statistics.median(side) for side in zip(*taken, strict=True))
+            yield items, length, causal, ours, theirs, theirs / ours
+
+
 def peak_memory(device: torch.device) -> float:
     """Return GiB: the most that tensors took on a GPU, the process's memory now on a CPU."""
     if device.type == "cuda":
@@ -175,6 +205,11 @@ def main() -> None:
     print("| variant | ms a step | MFU | memory, GiB |\n|---|---|---|---|")
     for name, seconds, used, memory in measure(options, device, peak):
         print(f"| {name} | {1000 * seconds:.0f} | {used:.2f} | {memory:.1f} |", flush=True)
+    if not on_gpu:
+        print("\n| attention in bf16, 4 heads of 64 | ours, ms | torch's, ms | ratio |\n|---|---|---|---|")
+        for items, length, causal, ours, theirs, ratio in compare_attention(options.turns):
+            kind = "causal" if causal else "padded"
+            print(f"| {items} x {length}, {kind} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
