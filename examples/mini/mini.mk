@@ -83,6 +83,8 @@ RESULTS_DATA := $(RUNS)/results-data
 HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
 VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
 RESULT_KINDS := seen unseen
+# the same texts in the other setting: of one voice, which are enough to see what a prompt of its own sentence changes
+CONTINUED := rms
 RESULT_SETTINGS := -O speaker_model=resemblyzer
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
@@ -132,10 +134,14 @@ $(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE
 results: $(SPOKEN_BY_VALLE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
 results: BESIDE = --valle $(RESULTS)
+results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
 results results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
 	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
-	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) --out $(RESULTS)
+	$(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --setting continuation \
+	  --model $(HALLE_MODEL_DIR) --out $(RESULTS)/continuation $(RESULT_SETTINGS)
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) \
+	  --continuation $(RESULTS)/continuation --curves HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR) $(RIVALS) --out $(RESULTS)
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }

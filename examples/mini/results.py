@@ -1,10 +1,11 @@
 """Score the mini model and its VALL-E counterpart, which are to be spoken first, and say which figures they reach.
 
-    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--valle RUNS/results] --out RUNS/results
+    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--valle RUNS/results]
+        [--continuation RUNS/results/continuation] [--curves NAME=RUN ...] --out RUNS/results
 
-Both folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`, whose audio was given: how
+The folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`, whose audio was given: how
 long it took to speak is told by `valle-seen` and `valle-unseen` in the folder after --valle. Prints the tables of
-RESULTS.md and writes them, with all that they rest on and two plots, as OUT/results.{md,json} and OUT/*.svg.
+RESULTS.md and writes them, with all that they rest on and plots, as OUT/results.{md,json} and OUT/*.svg.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stages.artifacts.storage import read_json, read_jsonl, write_json, write_te
 from stages.audio.io import read_audio
 from stages.metrics.duration_classes import class_of
 from stages.metrics.languages import normalise
+from stages.reports.history import read_history
 from stages.speech.speaker import load_embedder, similarity
 
 RECORDINGS, HALLE, VALLE = "recordings", "HALL-E-mini", "VALL-E-mini"
@@ -84,6 +86,22 @@ def cell(score: dict | None, digits: int, with_interval: bool = False) -> str:
         low, high = score["interval"]
         text += f" ({low:.{digits}f} to {high:.{digits}f})"
     return text
+
+
+def continuation_table(across: Evaluation, continuation: Evaluation) -> str:
+    """Return a line for every class: WER of the texts that were spoken in both settings, and of the recordings.
+
+    A continuation begins with the first seconds of the recording; only what comes after them is scored.
+    """
+    twins = {row["id"]: row for row in continuation.of_class(*CLASSES)}
+    lines = ["| seconds | texts | recordings | across sentences | continuation |", "|---|---|---|---|---|"]
+    for name in CLASSES:
+        rows = [row for row in across.of_class(name) if row["id"] in twins]
+        if rows:
+            wers = (corpus_wer(rows, RECORDINGS), corpus_wer(rows, HALLE),
+                    corpus_wer([twins[row["id"]] for row in rows], HALLE))
+            lines.append(f"| {name} | {len(rows)} | " + " | ".join(f"{wer:.1f}" for wer in wers) + " |")
+    return "\n".join(lines) + "\n"
 
 
 # ---- figures
@@ -209,6 +227,19 @@ def plot_durations(evaluation: Evaluation, out: Path) -> None:
     figure.savefig(out / "durations.svg")
 
 
+def plot_training(runs: dict[str, Path], out: Path) -> None:
+    """Draw the validation loss of every run against its steps."""
+    pyplot = quiet_pyplot()
+    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    for name, run in runs.items():
+        losses = read_history(run)["validation.loss"]
+        axes.plot(losses.steps, losses.values, label=name)
+    axes.set(xlabel="step", ylabel="validation loss, nats a code", title="Training")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(out / "training.svg")
+
+
 def quiet_pyplot():
     import matplotlib
 
@@ -219,12 +250,20 @@ def quiet_pyplot():
     return pyplot
 
 
-def as_markdown(figures: Sequence[Figure], seen: Evaluation, unseen: Evaluation | None) -> str:
+def as_markdown(figures: Sequence[Figure], seen: Evaluation, unseen: Evaluation | None,
+                continuation: Evaluation | None) -> str:  # fmt: skip
     """Return all tables."""
     lines = ["| figure | wanted | measured | |", "|---|---|---|---|"]
     lines += [f"| {f.name} | {f.wanted} | {f.value} | {'reached' if f.reached else 'missed'} |" for f in figures]
     parts = ["\n".join(lines) + "\n", "Seen voices\n", class_table(seen)]
-    return "\n".join([*parts, *(["Unseen voices\n", class_table(unseen)] if unseen else [])])
+    parts += ["Unseen voices\n", class_table(unseen)] if unseen else []
+    parts += ["WER, %, by setting\n", continuation_table(seen, continuation)] if continuation else []
+    return "\n".join(parts)
+
+
+def named_run(text: str) -> tuple[str, Path]:
+    name, _, run = text.rpartition("=")
+    return name, Path(run)
 
 
 def main() -> None:
@@ -232,6 +271,8 @@ def main() -> None:
     parser.add_argument("--seen", type=Path, required=True)
     parser.add_argument("--unseen", type=Path)
     parser.add_argument("--valle", type=Path, help="holds valle-seen and valle-unseen, where VALL-E-mini spoke")
+    parser.add_argument("--continuation", type=Path, help="the same texts as some of --seen in that setting")
+    parser.add_argument("--curves", type=named_run, nargs="+", default=[], metavar="NAME=RUN", help="runs to be drawn")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     seen, unseen = (folder and Evaluation.read(folder, options.valle and options.valle / f"valle-{kind}")
@@ -240,9 +281,12 @@ def main() -> None:
                *(voice_figures(unseen) if unseen else [])]
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "results.json", {"figures": [vars(figure) for figure in figures]})
-    write_text(options.out / "results.md", as_markdown(figures, seen, unseen))
+    continuation = options.continuation and Evaluation.read(options.continuation)
+    write_text(options.out / "results.md", as_markdown(figures, seen, unseen, continuation))
     plot_errors(seen, options.out)
     plot_durations(seen, options.out)
+    if options.curves:
+        plot_training(dict(options.curves), options.out)
     print((options.out / "results.md").read_text(encoding="utf-8"))
 
 

@@ -107,6 +107,23 @@ def test_tables_hold_every_class_and_system_that_there_is(results, tmp_path):
     assert (tmp_path / "wer-by-duration.svg").is_file() and (tmp_path / "durations.svg").is_file()
 
 
+def test_settings_are_compared_on_the_texts_that_were_spoken_in_both(results, tmp_path):
+    across = evaluation(results, tmp_path / "across", [row(5.0, recordings=entry(1), halle=entry(4)),
+                                                       row(6.0, recordings=entry(0), halle=entry(9))], {})  # fmt: skip
+    continued = evaluation(results, tmp_path / "continued", [row(5.0, recordings=entry(1, 5), halle=entry(2, 5))], {})
+    table = results.continuation_table(across, continued).splitlines()
+    assert table[2:] == ["| 4-10 | 1 | 10.0 | 40.0 | 40.0 |"]
+
+
+def test_training_is_drawn_of_every_named_run(results, tmp_path):
+    runs = dict(map(results.named_run, (f"AR={tmp_path / 'ar'}", f"NAR={tmp_path / 'nar'}")))
+    for run in runs.values():
+        write_jsonl(run / "metrics.jsonl", [{"step": step, "validation.loss": 5 / step} for step in (1, 2, 3)])
+    results.plot_training(runs, tmp_path)
+    drawn = (tmp_path / "training.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->" in drawn for name in runs)
+
+
 def test_how_long_a_system_took_is_told_where_it_spoke(results, tmp_path):
     rows = [row(5.0, recordings=entry(1), valle=entry(2))]
     heard = evaluation(results, tmp_path, rows, {"4-10": {"recordings": 10.0, "VALL-E-mini": 20.0}})
