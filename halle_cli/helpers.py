@@ -49,6 +49,8 @@ def pack(
     language: Annotated[str | None, typer.Option(help="Language that it speaks; by default en.")] = None,
     card: Annotated[str | None, typer.Option(help="Model card to put in; by default the folder's, else one is written "
                                              "from what is known.")] = None,
+    sampling: Annotated[list[str] | None, typer.Option(help="How synth and eval sample the model when they are told "
+                                                       "nothing else: temperature=0.5, and the like.")] = None,
     push: Annotated[str | None, typer.Option(help="Commit the model folder to the Hugging Face hub as org/name; it is "
                                              "made, open to all, when there is none.")] = None,
     json_output: _Json = False,
@@ -57,8 +59,8 @@ def pack(
     """Assemble a model folder and push it, or ship a codec alone; parts that do not belong together are refused."""
     after = next_step("pack", {"out": push or out}) if ar or push else \
         f"halle tokenize --codec {shlex.quote(out)} --data MANIFEST_DIR --out STORE"
-    _run("pack", lambda stage: (codec, ar, nar, out, half, stage.About(license_, language, card), push), json_output,
-         debug, after)
+    _run("pack", lambda stage: (codec, ar, nar, out, half, stage.About(license_, language, card), push,
+                                tuple(sampling or ())), json_output, debug, after)
 
 
 def info(path: _Path, json_output: _Json = False, debug: _Debug = False) -> None:

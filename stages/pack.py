@@ -43,6 +43,8 @@ from stages.artifacts.tensors import CONFIG_FILE, model_fingerprint
 from stages.artifacts.tensors import MODEL_FILE as TENSORS_FILE
 from stages.codec.base import Codec
 from stages.codec.registry import load_codec
+from stages.config.resolve import resolve
+from stages.config.sampling import SamplingConfig
 from stages.errors import UsageError
 from stages.reports.model_card import (
     About,
@@ -83,16 +85,18 @@ class Shipment:
 
 
 def run(codec: str | None, ar: str | None, nar: str | None, out: str, half: bool = False, about: About = About(),
-        push: str | None = None) -> dict:
+        push: str | None = None, sampling: tuple[str, ...] = ()) -> dict:
     """Copy the parts, without what only training needs, into `out`; refuse parts that do not belong together.
 
     Without language models `out` becomes a codec folder, for `tokenize` to read. `half` rounds all parts to half
-    precision; a codec that is rounded already stays so. `push` also commits the model folder to the hub under that
+    precision; a codec that is rounded already stays so. `sampling`, of texts KEY=VALUE, is how the model is sampled
+    when `synth` and `eval` are told nothing else. `push` also commits the model folder to the hub under that
     name, and without any parts does only that.
     """
-    _check_options(codec, ar, nar, half, about, push)
+    _check_options(codec, ar, nar, half, about, push, sampling)
     target, name = Path(out), name_to_push(push) if push else None
-    told = pack(codec, ar, nar, target, half, about) if codec else {"model": out}
+    own = resolve("synth", overrides=tuple(f"sampling.{text}" for text in sampling)).sampling
+    told = pack(codec, ar, nar, target, half, about, own) if codec else {"model": out}
     if name is None:
         return told
     if codec:
@@ -101,19 +105,22 @@ def run(codec: str | None, ar: str | None, nar: str | None, out: str, half: bool
 
 
 def _check_options(codec: str | None, ar: str | None, nar: str | None, half: bool, about: About,
-                   push: str | None) -> None:
+                   push: str | None, sampling: tuple[str, ...]) -> None:
     if (ar is None) != (nar is None):
         raise UsageError(f"expected both language models, or none to ship a codec alone, got `{ar or nar}` only",
                          f"give {'--ar' if ar is None else '--nar'} too, or leave both out")
     if codec is None and (ar or half or not push):
         raise UsageError("expected a codec after --codec, got none",
                          "with --push alone, the model folder after --out is pushed as it is")
-    if codec and ar is None and (push or about != About()):
-        raise UsageError("expected a whole model to push or to write a card for, got a codec alone",
+    if codec is None and sampling:
+        raise UsageError("expected a model to pack with --sampling, got none", "give --codec, --ar and --nar too")
+    if codec and ar is None and (push or sampling or about != About()):
+        raise UsageError("expected a whole model to push, to sample or to write a card for, got a codec alone",
                          "give --ar and --nar too")
 
 
-def pack(codec: str, ar: str | None, nar: str | None, target: Path, half: bool, about: About) -> dict:
+def pack(codec: str, ar: str | None, nar: str | None, target: Path, half: bool, about: About,
+         sampling: SamplingConfig) -> dict:
     """Write the model folder, or the codec's, and return what was written."""
     _refuse_to_replace(target, alone=ar is None)
     shipment = prepare_codec(codec, half)
@@ -123,7 +130,7 @@ def pack(codec: str, ar: str | None, nar: str | None, target: Path, half: bool, 
     else:
         models = [_apart_from(target, load_checkpoint(path, kind)) for path, kind in ((ar, "ar"), (nar, "nar"))]
         _check_precision(shipment, *models)
-        described = _write_model(target, shipment, *(map(_rounded, models) if half else models), about)
+        described = _write_model(target, shipment, *(map(_rounded, models) if half else models), about, sampling)
         told = {"model": target.as_posix(),
                 **{key: described[key] for key in ("system", "bits_per_second", "parameters")},
                 "license": described.get("license", "unknown; --license names it"),
@@ -170,7 +177,8 @@ def _refuse_to_replace(target: Path, alone: bool) -> None:
         raise UsageError(f"`{target}` is not empty and is no {kind}", "choose another --out")
 
 
-def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoint, about: About) -> dict:
+def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoint, about: About,
+                 sampling: SamplingConfig) -> dict:
     """Write the model folder and return what its `model.json` says."""
     check_belonging(shipment.fingerprint, ar, nar)
     parts, texts = {"ar": ar, "nar": nar}, given_texts(target, about)
@@ -183,6 +191,7 @@ def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoi
         "parameters": {"codec": sum(p.numel() for p in shipment.codec.parameters()),
                        **{name: sum(t.numel() for t in part.tensors.values()) for name, part in parts.items()}},
         "language": about.language or "en",
+        **({"sampling": sampling.given} if sampling.given else {}),
         **({"license": licence} if licence else {}),
     }
     with staged_folder(target, unlisted=TEXTS) as temporary:

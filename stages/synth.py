@@ -34,7 +34,7 @@ from stages.synthesis.batch import (
 )
 from stages.synthesis.explain import explain_text, reading_passage
 from stages.synthesis.long_script import has_words
-from stages.synthesis.model import SpeechModel, find_parts, load_speech_model
+from stages.synthesis.model import SpeechModel, find_parts, load_speech_model, with_own_sampling
 from stages.synthesis.output import SpeechWriter, caption_listener, output_files, why_it_stopped
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
@@ -57,6 +57,7 @@ def run(config: SynthConfig) -> dict:
         return reading_passage(config.out)
     if config.explain_text:
         return explain_text(_one_text(config), config)
+    config = with_own_sampling(config)
     return speak_many(config) if holds_many(config.text) else speak_one(config)
 
 
@@ -64,7 +65,7 @@ def plan(config: SynthConfig) -> dict:
     """Check the inputs and say what would be read and written."""
     if config.reading_passage or config.explain_text:
         return {"writes": [config.out] if config.reading_passage and config.out else []}
-    parts = find_parts(config)
+    parts, config = find_parts(config), with_own_sampling(config)
     make_verifier(config), caption_listener(config)  # raise for a recogniser that cannot be had
     if holds_many(config.text):
         return plan_many(config, parts)
@@ -72,6 +73,7 @@ def plan(config: SynthConfig) -> dict:
     info = audio_info(_prompt_path(config))
     return {"reads": {**parts, "prompt": f"{config.prompt} ({info.duration:.1f} s)",
                       "text": f"{len(text.split())} words"},
+            "sampling": config.sampling.given,
             "writes": [file.as_posix() for file in output_files(out, out.with_suffix(".json"), config)]}
 
 
@@ -211,6 +213,7 @@ def plan_many(config: SynthConfig, parts: dict[str, str]) -> dict:
     check_output("synth", config, part_fingerprints(parts))
     known = known_rows(config, items, complete=False)
     return {"reads": {**parts, "texts": len(items), "words": sum(len(item.text.split()) for item in items)},
+            "sampling": config.sampling.given,
             "done": len(known), "rejected": {item.id: item.problem for item in items if item.problem},
             "writes": [(Path(config.out) / name).as_posix() for name in ("manifest.jsonl", ITEMS, REJECTED)],
             "audio": f"{config.out}/ID.{config.audio_format}"}

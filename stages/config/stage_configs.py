@@ -16,6 +16,7 @@ from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
 from stages.config.recordings import GateConfig, VoiceActivityConfig
 from stages.config.run_config import RunConfig, TrainingConfig, running
+from stages.config.sampling import SamplingConfig
 from stages.config.verification import VerificationConfig
 
 
@@ -274,17 +275,6 @@ class TrainNARConfig(RunConfig):
         None, description="how often each level is trained; by default all alike, as in the paper")
     aligner: AlignerConfig = AlignerConfig()  # of text_mode pointer
     training: LMTrainingConfig = LMTrainingConfig()
-
-
-class SamplingConfig(Settings):
-    """How codes are drawn. The paper's settings are not given; top-k 250 at temperature 1 is MusicGen's."""
-
-    temperature: float = Field(1.0, ge=0, description="0 takes the most likely code")
-    top_k: int = Field(250, ge=0, description="0 keeps all")
-    top_p: float = Field(1.0, gt=0, le=1)
-    nar_temperature: float = Field(0.0, ge=0)
-    repetition_window: int = Field(0, ge=0, description="last frames in which a code may not be too frequent; 0: off")
-    repetition_ratio: float = Field(0.1, ge=0, le=1, description="share of the window above which a code is redrawn")
 
 
 class SpeechConfig(RunConfig):

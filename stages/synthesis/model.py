@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import stages
 from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
 from stages.artifacts.model_folder import MODEL_FILE, PARTS
 from stages.artifacts.model_hub import local_copy
-from stages.artifacts.storage import is_complete
+from stages.artifacts.storage import is_complete, read_json
 from stages.artifacts.tensors import MODEL_FILE as TENSORS_FILE
 from stages.artifacts.tensors import TensorFile
 from stages.codec.base import Codec
@@ -27,6 +29,7 @@ from stages.lm.inference import Precision, load_for_speaking
 from stages.lm.nar import NARModel
 from stages.text.tokenizer import TextTokenizer
 
+Spoken = TypeVar("Spoken", bound=SpeechConfig)
 PACKAGED_MODEL = Path(stages.__file__).parent / "pretrained" / "halle-mini"
 
 
@@ -58,6 +61,20 @@ def find_parts(config: SpeechConfig) -> dict[str, str]:
         return given
     folder = find_model(config.model)
     return {part: given.get(part, str(folder / part)) for part in PARTS}
+
+
+def with_own_sampling(config: Spoken) -> Spoken:
+    """Return the settings with `sampling` complete: what is not given is as the folder of the AR model says.
+
+    Raises `StorageError` when that says what cannot be.
+    """
+    file = Path(find_parts(config)["ar"]).parent / MODEL_FILE
+    own = read_json(file).get("sampling", {}) if file.is_file() else {}
+    try:
+        return config.model_copy(update={"sampling": config.sampling.over(own)})
+    except (ValidationError, TypeError) as error:
+        raise StorageError(f"`{file}` gives settings of sampling that there are not: {own}",
+                           "pack the model again, with --sampling KEY=VALUE") from error
 
 
 def find_codec(config: SpeechConfig) -> str:

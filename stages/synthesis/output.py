@@ -50,7 +50,7 @@ class SpeechWriter:
             **speech.report,
             "prompt": {"file": prompt.name, "text": prompt.text, "text_source": prompt.text_source,
                        **prompt.checks},
-            "sampling": self.config.sampling.model_dump(),
+            "sampling": self.config.sampling.over({}).model_dump(),
             "model": self.model.fingerprints,
             "device": str(self.model.device),
             **versions(),

@@ -43,6 +43,7 @@ class SpeechPipeline:
     def __init__(self, model: SpeechModel, config: SpeechConfig,
                  improve: Callable[[SpeechPipeline, Take], Take] | None = None):
         self.model, self.config, self.improve = model, config, improve
+        self.sampling = config.sampling.over({})
 
     def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
         """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
@@ -170,10 +171,10 @@ class SpeechPipeline:
 
     def _generate(self, requests: Sequence[Request], codes: Sequence[Tensor], max_frames: int, seeds: Sequence[int],
                   on_step: Callable[[], None] | None = None) -> list[Generation]:
-        sampling = Sampling(max_frames=max_frames, min_frames=1, temperature=self.config.sampling.temperature,
-                            top_k=self.config.sampling.top_k, top_p=self.config.sampling.top_p,
-                            repetition_window=self.config.sampling.repetition_window,
-                            repetition_ratio=self.config.sampling.repetition_ratio)
+        sampling = Sampling(max_frames=max_frames, min_frames=1, temperature=self.sampling.temperature,
+                            top_k=self.sampling.top_k, top_p=self.sampling.top_p,
+                            repetition_window=self.sampling.repetition_window,
+                            repetition_ratio=self.sampling.repetition_ratio)
         texts = [torch.tensor(request.tokens, device=self.model.device) for request in requests]
         generators = [_generator(seed, "ar") for seed in seeds]
         return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,
@@ -196,7 +197,7 @@ class SpeechPipeline:
             slide_frames=None if window is None or slide is None else min(window, max(1, round(slide * rate))),
             overlap_frames=round(self.config.overlap_seconds * rate),
             window_mode=self.config.window_mode,
-            temperature=self.config.sampling.nar_temperature,
+            temperature=self.sampling.nar_temperature,
             prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
         )
 

@@ -77,7 +77,7 @@ class Source:
 def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...]:
     """Return the sources that the settings name, their inputs checked, without loading a model."""
     sources = []
-    if not config.hypotheses or config.model or config.codec or config.ar or config.nar:
+    if makes_sound(config):
         sources = [codec_source(path) for path in (find_codec(config), *config.further_codecs)] \
             if config.setting == "reconstruction" else model_sources(config)
     if config.hypotheses and config.setting == "continuation" and not config.with_prompt:
@@ -90,6 +90,11 @@ def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...
     sources += [hypotheses_source(folder, match_hypotheses(cases, folder), name, given_seconds)
                 for folder, name in zip(folders, names, strict=True)]
     return told_apart(sources)
+
+
+def makes_sound(config: EvalConfig) -> bool:
+    """Tell whether a model or a codec of ours is scored, alone or beside someone's audio."""
+    return bool(not config.hypotheses or config.model or config.codec or config.ar or config.nar)
 
 
 def told_apart(sources: Sequence[Source]) -> tuple[Source, ...]:

@@ -22,7 +22,8 @@ from stages.artifacts.token_store import TokenUtterance
 from stages.codec.base import Codec, Streams
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import NARConfig
-from stages.config.stage_configs import SamplingConfig, SpeechConfig, TrainARConfig
+from stages.config.sampling import SamplingConfig
+from stages.config.stage_configs import SpeechConfig, TrainARConfig
 from stages.data.token_codec import open_codec, streams_of
 from stages.data.tokens import TokenData
 from stages.errors import UsageError
@@ -201,7 +202,7 @@ class ARVoice:
         text = torch.tensor(tokens, device=device)
         prompt = None if script.prompt is None else streams_of(script.prompt, device)
         given = None if prompt is None else prompt[lowest.name][0, : lowest.num_codebooks]
-        rule = SamplingConfig()  # as `halle synth`, told nothing else
+        rule = SamplingConfig().over({})  # as `halle synth`, told nothing else
         limit = max(1, round(LONGEST_RATIO * script.utterance.duration * lowest.frame_rate))
         drawing = Sampling(limit, 1, rule.temperature, rule.top_k, rule.top_p, rule.repetition_window,
                            rule.repetition_ratio)  # fmt: skip

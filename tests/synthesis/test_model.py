@@ -7,9 +7,12 @@ import torch
 from tiny_chain import SPEECH, tiny_config
 from torch import nn
 
+from stages import pack, synth
+from stages.artifacts.storage import read_json, write_json
+from stages.errors import StorageError, UsageError
 from stages.lm.inference import Int8Linear, PackedLinear, can_pack
 from stages.synthesis import pipeline as pipeline_module
-from stages.synthesis.model import load_speech_model
+from stages.synthesis.model import load_speech_model, with_own_sampling
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import PromptLimits, read_prompt
 
@@ -49,3 +52,33 @@ def test_settings_of_sampling_and_windows_reach_the_models(chain, monkeypatch):
     assert (windows.slide_frames, windows.overlap_frames) == (None, 240)  # 5 s at 48 Hz
     speak(chain, "slide_seconds=0.5", "overlap_seconds=1")
     assert (asked[3].slide_frames, asked[3].overlap_frames) == (24, 48)
+
+
+def packed(chain, out, *sampling):
+    pack.run(f"{chain.model}/codec", f"{chain.model}/ar", f"{chain.model}/nar", str(out), sampling=sampling)
+    return str(out)
+
+
+def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_path):
+    model = packed(chain, tmp_path / "model", "temperature=0.5", "top_k=40")
+    assert read_json(tmp_path / "model" / "model.json")["sampling"] == {"temperature": 0.5, "top_k": 40}
+    config = tiny_config("synth", "sampling.top_k=9", "max_seconds=0.5", model=model, say="Good evening.",
+                         prompt=str(SPEECH / "prompt.ogg"), out=str(tmp_path / "speech.wav"), allow_unfinished=True)
+    assert synth.plan(config)["sampling"]["temperature"] == 0.5
+    synth.run(config)
+    said = read_json(tmp_path / "speech.json")["sampling"]
+    assert (said["temperature"], said["top_k"], said["top_p"]) == (0.5, 9, 1.0)
+    alone = tiny_config("synth", ar=f"{model}/ar", nar=f"{model}/nar", codec=f"{model}/codec")
+    assert with_own_sampling(alone).sampling.temperature == 0.5
+    assert with_own_sampling(tiny_config("synth", model=str(chain.model))).sampling.temperature == 1.0
+
+
+def test_settings_of_sampling_that_cannot_be_are_refused(chain, tmp_path):
+    with pytest.raises(UsageError, match="top_p"):
+        packed(chain, tmp_path / "model", "top_p=1.5")
+    assert not (tmp_path / "model").exists()
+    model = packed(chain, tmp_path / "model", "top_p=0.5")
+    described = read_json(tmp_path / "model" / "model.json")
+    write_json(tmp_path / "model" / "model.json", described | {"sampling": {"heat": 2}})
+    with pytest.raises(StorageError, match="heat"):
+        with_own_sampling(tiny_config("synth", model=model))
