@@ -117,6 +117,8 @@ def _facts(said: dict, configs: dict[str, dict]) -> list[tuple[str, str]]:
     if "max_frames" in ar:
         facts.append(("longest utterance in training", f"{ar['max_frames'] / ar['frame_rate']:.1f} s, "
                       f"{ar['max_text_tokens']:,} text tokens; a longer text is spoken in several passes"))
+    if said.get("sampling"):
+        facts.append(("sampling", ", ".join(f"{key} {value:g}" for key, value in said["sampling"].items())))
     if nar.get("prompt_seconds"):
         facts.append(("longest voice prompt in training", f"{nar['prompt_seconds']:g} s"))
     return facts

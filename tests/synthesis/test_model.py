@@ -62,6 +62,7 @@ def packed(chain, out, *sampling):
 def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_path):
     model = packed(chain, tmp_path / "model", "temperature=0.5", "top_k=40")
     assert read_json(tmp_path / "model" / "model.json")["sampling"] == {"temperature": 0.5, "top_k": 40}
+    assert "temperature 0.5, top_k 40" in (tmp_path / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
     config = tiny_config("synth", "sampling.top_k=9", "max_seconds=0.5", model=model, say="Good evening.",
                          prompt=str(SPEECH / "prompt.ogg"), out=str(tmp_path / "speech.wav"), allow_unfinished=True)
     assert synth.plan(config)["sampling"]["temperature"] == 0.5
