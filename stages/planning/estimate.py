@@ -38,7 +38,7 @@ def estimate(config: RunConfig, work: Workload) -> dict:
     training, left = config.training, steps_left(config)
     if work.cost is None:
         return {"what": NOT_COUNTED, "largest_batch": work.size, "steps_left": left}
-    flops = work.cost.flops * work.mean_share * training.accumulation
+    flops = work.cost.flops * work.mean_share * training.accumulation + work.cost.muon_flops
     here = this_machine(pick_device(config.device), training.precision)
     machines = [*([here] if here else []), *(h100s(cards, training.precision) for cards in H100S)]
     return {

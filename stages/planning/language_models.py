@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from stages.lm.training_speed import speed_up
 from stages.planning.estimate import Workload
 from stages.planning.step_cost import Losses, StepCost, count_step
 from stages.training.largest_batch import utterances_in_words
+from stages.training.optim import MUON_ITERATIONS, block_matrices
 
 
 def ar_workload(config: ARConfig, training: LMTrainingConfig, data: TokenData, plan: BatchPlan) -> Workload:
@@ -61,7 +63,7 @@ def ar_cost(config: ARConfig, training: LMTrainingConfig, items: int, text: int,
 
         return [model], losses
 
-    return count_step(build, training.ema_decay is not None)
+    return with_optimizer(count_step(build, training.ema_decay is not None), ARModel, config, training)
 
 
 def nar_cost(config: NARConfig, training: LMTrainingConfig, items: int, text: int, clip: int, prompt: int) -> StepCost:
@@ -82,7 +84,24 @@ def nar_cost(config: NARConfig, training: LMTrainingConfig, items: int, text: in
 
         return [model], losses
 
-    return count_step(build, training.ema_decay is not None)
+    return with_optimizer(count_step(build, training.ema_decay is not None), NARModel, config, training)
+
+
+def with_optimizer(cost: StepCost, kind: type[ARModel | NARModel], config: ARConfig | NARConfig,
+                   training: LMTrainingConfig) -> StepCost:
+    """Add what Muon does with the matrices of a model's blocks, if it is asked for; AdamW's arithmetic is little."""
+    if training.optimizer != "muon":
+        return cost
+    with torch.device("meta"):
+        matrices = block_matrices(kind(config).transformer.blocks)
+    return replace(cost, by_muon=sum(matrix.numel() for matrix in matrices),
+                   muon_flops=sum(orthogonal_flops(*matrix.shape) for matrix in matrices))
+
+
+def orthogonal_flops(rows: int, columns: int) -> float:
+    """Return what Muon takes to find the orthogonal matrix near one: in each iteration three products of matrices."""
+    small, large = sorted((rows, columns))
+    return MUON_ITERATIONS * 2.0 * small * small * (2 * large + small)
 
 
 def _autocast(training: LMTrainingConfig) -> torch.autocast:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-MOMENTS = 2  # of Adam, for each parameter; Muon has one
+MOMENTS = 2  # of Adam, for each parameter
 NUMBER_BYTES = 4  # parameters, gradients, moments and averages are fp32
 GIB = 2**30
 
@@ -67,7 +67,7 @@ class StepCost:
     """Of one micro-batch: `working` bytes at the peak of forward and backward, gradients made so far among them.
 
     It takes `flops` in so many `operations`. `parameters` are those of all networks that are trained, `averaged` of
-    them also have a moving average.
+    them also have a moving average, `by_muon` of them one moment instead of two, for `muon_flops` a step.
     """
 
     working: int
@@ -75,11 +75,13 @@ class StepCost:
     operations: int
     parameters: int
     averaged: int = 0
+    by_muon: int = 0
+    muon_flops: float = 0.0
 
     @property
     def resident(self) -> int:
         """Bytes between steps: weights, moments and averages."""
-        return NUMBER_BYTES * ((1 + MOMENTS) * self.parameters + self.averaged)
+        return NUMBER_BYTES * ((1 + MOMENTS) * self.parameters - self.by_muon + self.averaged)
 
     def peak(self, share: float = 1.0, accumulated: bool = False) -> int:
         """Return the bytes at the peak of a step on a share of the batch, in backward or as the optimizer steps.

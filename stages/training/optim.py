@@ -13,6 +13,8 @@ from torch.optim import AdamW, Optimizer
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.stage_configs import TrainingConfig
 
+MUON_ITERATIONS = 5  # of Newton and Schulz, Jordan's number
+
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Return the rate of step 1, 2, ...: linear warm-up, then constant or a cosine down to zero (section 7.1)."""
@@ -100,11 +102,17 @@ def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMT
     if training.optimizer == "adamw":
         groups = parameter_groups(model, training.weight_decay)
         return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
-    matrices = [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
+    matrices = block_matrices(blocks)
     groups = parameter_groups(model, training.weight_decay, without=matrices)
     muon = torch.optim.Muon([{"params": matrices, "rate": training.muon_rate}], lr=training.learning_rate,
-                            weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
+                            weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw",
+                            ns_steps=MUON_ITERATIONS)
     return {"rest": AdamW(groups, lr=training.learning_rate, betas=training.betas), "matrices": muon}
+
+
+def block_matrices(blocks: nn.Module) -> list[nn.Parameter]:
+    """Return what Muon moves: the weights of the linear layers."""
+    return [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, without: Iterable[nn.Parameter] = ()) -> list[dict]:

@@ -16,6 +16,7 @@ from stages.planning.estimate import pace
 from stages.planning.language_models import ar_cost, nar_cost
 from stages.planning.machines import PEAKS, Machine, h100s, product_flops, this_machine
 from stages.planning.step_cost import StepCost, count_step
+from stages.training.optim import language_model_optimizers
 
 SIZE = 1000
 
@@ -70,6 +71,23 @@ def test_the_ar_model_is_counted_as_torch_counts_it():
         model.loss(torch.zeros(3, 20).long(), torch.full((3,), 20), codes, torch.full((3,), 30)).losses.sum().backward()
     assert cost.flops == counter.get_total_flops()
     assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_muon_keeps_one_moment_of_the_matrices_it_moves_and_multiplies_as_torch_does():
+    config = resolve("train-ar", "smoke", overrides=("training.optimizer=muon",))
+    adamw = ar_cost(config.model, config.training.model_copy(update={"optimizer": "adamw"}), 3, 20, 30)
+    muon = ar_cost(config.model, config.training, 3, 20, 30)
+    model = ARModel(config.model)
+    optimizers = language_model_optimizers(model, model.transformer.blocks, config.training)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        for optimizer in optimizers.values():
+            optimizer.step()
+    assert muon.muon_flops == counter.get_total_flops() > 0 == adamw.muon_flops
+    moments = sum(tensor.numel() for optimizer in optimizers.values() for state in optimizer.state.values()
+                  for tensor in state.values() if tensor.dim())  # fmt: skip
+    assert muon.resident == 4 * (muon.parameters + moments) < adamw.resident
 
 
 def test_activations_grow_with_items_and_layers_and_shrink_with_checkpointing():
