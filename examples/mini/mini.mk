@@ -74,7 +74,8 @@ run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) -
 run-valle-definitions-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(MORE_DATA) \
   --text-tokenizer $(VALLE_TOKENS) --out $(VALLE_MORE_TOKENS) $(SETTINGS)
 VALLE_SPEECH := --tokens $(VALLE_TOKENS) --tokens $(VALLE_MORE_TOKENS) --codec $(VALLE_PACKED)
-run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) $(OPTIONS)
+# as many seconds of speech a step as HALL-E's AR: six times the frames
+run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) -O training.batch_tokens=6000 $(OPTIONS)
 run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
 
 # what language models are scored on, and as what
