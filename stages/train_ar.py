@@ -100,6 +100,10 @@ def _open(config: TrainARConfig) -> tuple[TokenData, Checkpoint | None, dict[str
     init = open_init(config, "ar", data)
     parents["init"] = init.fingerprint if init else FROM_SCRATCH
     _require_codec(config)
+    streams = data.lowest.num_codebooks + config.model.text_pointer
+    if len(config.stream_weights or ()) not in (0, streams):
+        raise UsageError(f"expected {streams} stream_weights, got {len(config.stream_weights)}",
+                         "one for a text pointer, if there is one, and each codebook; or none: all count alike then")
     return data, init, parents
 
 
@@ -138,6 +142,8 @@ class ARTask:
         training = config.training
         speed_up(self.model.transformer, training)
         self.optimizers = language_model_optimizers(self.model, self.model.transformer.blocks, training)
+        weights = torch.tensor(config.stream_weights or (1.0,) * self.model.num_streams)
+        self.weights = weights / weights.mean()
         self.plan = _batch_plan(config, data)
         self.voice = voice
         self.speech = voice and TrainingSamples(data, voice.codec, training, voice.what,
@@ -174,7 +180,8 @@ class ARTask:
         local = torch.stack([sums.losses.detach(), sums.tokens, sums.correct]) * float(counted)
         losses, tokens, correct = run.sum_over_ranks(local)
         # The loop averages gradients over processes; each adds its share of the mean over all real tokens.
-        run.backward((sums.losses / tokens).mean() * float(counted) * run.world_size)
+        weighted = self.weights.to(tokens.device) * sums.losses / tokens
+        run.backward(weighted.mean() * float(counted) * run.world_size)
         return {"loss": (losses / tokens).mean(), "accuracy": correct.sum() / tokens.sum(),
                 "tokens": tokens.sum() * self.config.training.accumulation,  # of a step: micro-batches are averaged
                 **self._by_stream("loss", losses / tokens)}  # fmt: skip

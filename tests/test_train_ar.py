@@ -147,6 +147,26 @@ def test_two_processes_give_the_gradient_of_one(halle_tokens, tmp_path, batch_to
     check_two_processes(task, Run(config))
 
 
+def head_gradients(tokens, out, stream_weights):
+    """Return the norms [streams] of the gradients that one batch gives the heads."""
+    config = make_config(tokens[0], out, stream_weights=stream_weights)
+    task = train_ar.ARTask(config, open_tokens(tokens[0], None), None, {})
+    task.model.eval()
+    run = Run(config)
+    task.train_step(task.batch(1, 0, run), run)
+    return torch.stack([head.weight.grad.norm() for head in task.model.heads])
+
+
+def test_streams_count_as_much_as_their_weights_say(halle_tokens, tmp_path):
+    alike = head_gradients(halle_tokens, tmp_path, None)
+    count = len(alike)
+    weighted = head_gradients(halle_tokens, tmp_path, (3.0,) + (1.0,) * (count - 1))
+    share = count / (count + 2)  # weights are relative: their mean is 1
+    assert torch.allclose(weighted / alike, torch.tensor([3.0] + [1.0] * (count - 1)) * share, rtol=1e-4)
+    with pytest.raises(UsageError, match=f"expected {count} stream_weights, got 1"):
+        train_ar.plan(make_config(halle_tokens[0], tmp_path, stream_weights=(1.0,)))
+
+
 def test_bf16_gives_about_the_losses_of_fp32(halle_tokens, tmp_path):
     train_ar.run(make_config(halle_tokens[0], tmp_path / "fp32", steps=3))
     train_ar.run(make_config(halle_tokens[0], tmp_path / "bf16", steps=3, training={"precision": "bf16"}))

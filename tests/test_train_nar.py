@@ -142,6 +142,11 @@ def test_tokens_of_another_codec_are_refused_with_both_fingerprints(halle_tokens
     assert not (tmp_path / "nar").exists()
 
 
+def test_weights_are_wanted_for_every_level(halle_tokens, tmp_path):
+    with pytest.raises(UsageError, match=r"expected \d level_weights, got 9"):
+        train_nar.plan(make_config(halle_tokens, tmp_path, level_weights=(1.0,) * 9))
+
+
 def test_features_and_targets_are_those_of_each_utterances_own_level(halle_tokens, tmp_path):
     task = make_task(halle_tokens, make_config(halle_tokens, tmp_path))
     batch = task._make(task.data.train[:5], 3)

@@ -62,7 +62,8 @@ run-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(DATASET) --out $(TOKEN
 run-definitions-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(MORE_DATA) --text-tokenizer $(TOKENS) \
   --out $(MORE_TOKENS) $(SETTINGS)
 SPEECH := --tokens $(TOKENS) --tokens $(MORE_TOKENS) --codec $(PACKED)
-run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) $(OPTIONS)
+# what is heard depends most on the first codebooks; of the last ones hardly anything can be known
+run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) -O stream_weights=[1,3,2,1.5,1,0.75,0.75] $(OPTIONS)
 # the first codebook of a block decides most of what is heard
 run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,1,2,1,2,1,1] $(OPTIONS)
 # its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`

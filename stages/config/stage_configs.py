@@ -253,6 +253,8 @@ class TrainARConfig(RunConfig):
     model: ARConfig = ARConfig()
     codebook_start: bool = Field(
         False, description="start tables and heads at the codec's codebooks and the frequencies of its codes (ours)")
+    stream_weights: tuple[PositiveFloat, ...] | None = Field(
+        None, description="how much each stream counts in training, a text pointer's first; by default all alike")
     aligner: AlignerConfig = AlignerConfig()  # of a text pointer
     training: LMTrainingConfig = LMTrainingConfig()
 

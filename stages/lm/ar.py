@@ -142,7 +142,7 @@ class ARModel(nn.Module):
         losses, correct = [], []
         for index, head in enumerate(self.heads):
             logits = head(hidden).float()
-            losses.append(F.cross_entropy(logits.transpose(1, 2), targets[:, index], reduction="sum"))
+            losses.append(F.cross_entropy(logits.flatten(0, 1), targets[:, index].flatten(), reduction="sum"))
             correct.append((logits.argmax(-1) == targets[:, index]).sum())
         return CodebookSums(torch.stack(losses), plan.scored.sum(dim=(0, 2)), torch.stack(correct))
 
