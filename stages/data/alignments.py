@@ -81,16 +81,22 @@ def make_alignments(folder: Path, data: TokenData, codec: Codec, config: Aligner
     """Train an aligner and write what it says of every utterance into `folder`, unless that has been done."""
     if is_complete(folder):
         return
+    found = align(data, codec, [*data.train.tolist(), *data.validation.tolist()], config, seed)
+    rows = [found.get(index, np.zeros(0, np.uint16)) for index in range(len(data.store))]
+    with staged_folder(folder) as temporary:
+        np.save(temporary / "places.npy", np.concatenate(rows))
+        np.save(temporary / "starts.npy", np.cumsum([0, *map(len, rows)]))
+
+
+def align(
+    data: TokenData, codec: Codec, items: Sequence[int], config: AlignerConfig, seed: int
+) -> dict[int, np.ndarray]:
+    """Train an aligner and return the token that each frame of these utterances ends in, [frames] by index."""
     speech = _Speech(data, codec)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "aligner"))
         aligner = train_aligner(speech, config, seed)
-    used = set(data.train.tolist()) | set(data.validation.tolist())
-    rows = [_places(speech, aligner, index) if index in used else np.zeros(0, np.uint16)
-            for index in range(len(data.store))]  # fmt: skip
-    with staged_folder(folder) as temporary:
-        np.save(temporary / "places.npy", np.concatenate(rows))
-        np.save(temporary / "starts.npy", np.cumsum([0, *map(len, rows)]))
+    return {index: _places(speech, aligner, index) for index in items}
 
 
 def load_alignments(folder: Path, config: AlignerConfig, frame_rate: float) -> Alignments:
