@@ -18,6 +18,7 @@ from stages.data.tokens import open_tokens
 from stages.errors import DivergedError, MissingModelError, UsageError
 from stages.lm import training_speed
 from stages.lm.ar import ARModel
+from stages.text.tokenizer import EOT
 from stages.training.loop import Run
 
 TINY = ARConfig(transformer=TransformerConfig(dim=32, num_heads=2, num_layers=2, ffn_dim=64, dropout=0.1))
@@ -165,6 +166,22 @@ def test_streams_count_as_much_as_their_weights_say(halle_tokens, tmp_path):
     assert torch.allclose(weighted / alike, torch.tensor([3.0] + [1.0] * (count - 1)) * share, rtol=1e-4)
     with pytest.raises(UsageError, match=f"expected {count} stream_weights, got 1"):
         train_ar.plan(make_config(halle_tokens[0], tmp_path, stream_weights=(1.0,)))
+
+
+def test_texts_are_hidden_as_often_as_asked_for_and_the_model_says_so(halle_tokens, tmp_path):
+    config = make_config(halle_tokens[0], tmp_path, no_text_probability=0.3)
+    task = train_ar.ARTask(config, open_tokens(halle_tokens[0], None), None, {})
+    run = Run(config)
+    batches = [task.batch(step, 0, run)[0] for step in range(1, 60)]
+    lengths = torch.cat([batch.text_lengths for batch in batches])
+    assert 0.2 < (lengths == 1).float().mean() < 0.4
+    for batch in batches:
+        ends = batch.text.gather(1, batch.text_lengths.unsqueeze(1) - 1)
+        assert (ends == EOT).all() and not batch.text[batch.text_lengths == 1, 1:].any()
+    assert task.identity()[1]["guided"]
+    whole = train_ar.ARTask(make_config(halle_tokens[0], tmp_path), task.data, None, {})
+    assert (torch.cat([whole.batch(step, 0, run)[0].text_lengths for step in range(1, 9)]) > 1).all()
+    assert not whole.identity()[1]["guided"]
 
 
 def test_bf16_gives_about_the_losses_of_fp32(halle_tokens, tmp_path):

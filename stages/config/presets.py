@@ -83,8 +83,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train-ar": {
             # in thousands of steps of this size attention alone did not find its place in the text
             "model": {"transformer": {**_MINI_TRANSFORMER, "dropout": 0.1}, "text_pointer": True, "text_prefix": False},
-            "codebook_start": True,
-            "training": {"steps": 6500, **_MINI_TRAINING, "batch_tokens": 1000},
+            "codebook_start": True, "no_text_probability": 0.1,
+            "training": {"steps": 12_000, **_MINI_TRAINING, "batch_tokens": 1000},
         },
         "train-nar": {
             "model": {"transformer": _MINI_TRANSFORMER, "text_mode": "pointer"}, "window_seconds": 10.0,

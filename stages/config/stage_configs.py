@@ -255,6 +255,8 @@ class TrainARConfig(RunConfig):
         False, description="start tables and heads at the codec's codebooks and the frequencies of its codes (ours)")
     stream_weights: tuple[PositiveFloat, ...] | None = Field(
         None, description="how much each stream counts in training, a text pointer's first; by default all alike")
+    no_text_probability: float = Field(
+        0.0, ge=0, lt=1, description="share of utterances whose text is hidden, for sampling.guidance to be possible")
     aligner: AlignerConfig = AlignerConfig()  # of a text pointer
     training: LMTrainingConfig = LMTrainingConfig()
 

@@ -157,6 +157,15 @@ def ar_batch(data: TokenData, items: Sequence[int], advances: Callable[[int, str
     return ARBatch(text, text_lengths, *_pad(codes))
 
 
+def without_text(batch: ARBatch, hidden: Sequence[bool]) -> ARBatch:
+    """Return the batch with nothing but the end left of those texts that are `hidden`."""
+    rows = torch.tensor(hidden, device=batch.text.device)
+    ends = batch.text.gather(1, batch.text_lengths.unsqueeze(1) - 1)
+    only_end = F.pad(ends, (0, batch.text.shape[1] - 1))
+    return replace(batch, text=torch.where(rows.unsqueeze(1), only_end, batch.text),
+                   text_lengths=batch.text_lengths.masked_fill(rows, 1))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Clip:
     """Frames start..stop at the latent rate are the target, prompt_start..prompt_stop (none if equal) the prompt."""

@@ -32,6 +32,10 @@ class Sampling:
     within `min_frames`, and generation stops at `max_frames`. With a `repetition_window` of frames, a code that
     makes up more than `repetition_ratio` of its stream's last frames, the prompt's included, is drawn again from all
     codes, at temperature 1 (VALL-E 2, Chen et al., 2024, section 3.3.2).
+
+    Above 1, `guidance` makes the text count for more (classifier-free guidance, Ho and Salimans, 2022): logits are
+    those without the text, of which only the end is left, plus so many times what the text adds to them. How far a text
+    pointer goes on is drawn as the text says.
     """
 
     max_frames: int
@@ -41,6 +45,7 @@ class Sampling:
     top_p: float = 1.0
     repetition_window: int = 0
     repetition_ratio: float = 0.1
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,14 @@ class _Writer:
         text, text_lengths = _stack([item.to(self.device) for item in texts], self.device)
         before = text_lengths * ar.config.text_prefix + self.prompt_frames
         total = int(before.max()) + sampling.max_frames + self.num_codebooks + 1
-        known = self.late_prompt[:, :, : padded.shape[-1]]
-        self.logits, self.state = ar.begin(text, text_lengths, known, self.prompt_frames, total)
+        self.guided = sampling.guidance != 1  # behind the items themselves come the same without their texts
+        self.copies = 1 + self.guided
+        if self.guided:
+            ends = text.gather(1, text_lengths.unsqueeze(1) - 1)
+            text = torch.cat([text, F.pad(ends, (0, text.shape[1] - 1))])
+            text_lengths = torch.cat([text_lengths, torch.ones_like(text_lengths)])
+        known = self.late_prompt[:, :, : padded.shape[-1]].repeat(self.copies, 1, 1)
+        self.logits, self.state = ar.begin(text, text_lengths, known, self.prompt_frames.repeat(self.copies), total)
         self.advance = GraphedSteps(ar, self.state) if cuda_graphs and self.device.type == "cuda" else ar.advance
         self.late_tail = self._late_tail(sampling.repetition_window)
         self.index = 0  # steps since the end of the prompt
@@ -183,7 +194,7 @@ class _Writer:
         self.scores.append(score)
         self.index += 1
         if not self.settled:
-            self.logits = self.advance(column, self.state)
+            self.logits = self.advance(column.repeat(self.copies, 1), self.state)
 
     def _late_tail(self, size: int) -> Tensor:
         """Return the last `size` steps before sampling begins, [batch, codebooks, size]; fill where there are none."""
@@ -193,7 +204,8 @@ class _Writer:
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Return codes and their log-probabilities, each [batch, codebooks]."""
-        rule, allowed = self.sampling, self.logits
+        rule, told = self.sampling, self.logits[: len(self.generators)]
+        allowed = self._guide(told) if self.guided else told
         if self.index < rule.min_frames:
             allowed = allowed.clone()
             allowed[:, 0, -1] = -torch.inf
@@ -201,7 +213,15 @@ class _Writer:
         if rule.repetition_window:
             again = draw(allowed, self._uniform(), 1.0)
             drawn = torch.where(self._repeats(drawn), again, drawn)
-        return drawn, self.logits.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+        return drawn, told.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+    def _guide(self, told: Tensor) -> Tensor:
+        """Return logits [batch, streams, classes] in which the text counts for more; `told` are those with it."""
+        untold = self.logits[len(told) :]
+        guided = torch.where(told > -torch.inf, untold + self.sampling.guidance * (told - untold), told)
+        if self.ar.pointer is not None:
+            guided[:, 0] = told[:, 0]
+        return guided
 
     def _uniform(self) -> Tensor:
         return torch.stack([torch.rand(self.num_codebooks, generator=item) for item in self.generators])

@@ -48,6 +48,7 @@ class SpeechModel:
     nar_prompt_seconds: float  # longest prompt that the NAR was trained with
     loudness_db: float | None  # RMS of the speech it was trained on; None when it was left as it is
     fingerprints: dict[str, str]
+    guided: bool = False  # the AR has learned to do without its text, which guidance takes
 
     @property
     def device(self) -> torch.device:
@@ -135,6 +136,7 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
         max_text_tokens=ar.architecture["max_text_tokens"],
         window_seconds=nar.architecture["window_seconds"],
         nar_prompt_seconds=nar.architecture["prompt_seconds"],
+        guided=ar.architecture.get("guided", False),
         loudness_db=ar.architecture["loudness_db"],
         fingerprints=fingerprints,
     )

@@ -44,6 +44,9 @@ class SpeechPipeline:
                  improve: Callable[[SpeechPipeline, Take], Take] | None = None):
         self.model, self.config, self.improve = model, config, improve
         self.sampling = config.sampling.over({})
+        if self.sampling.guidance != 1 and not model.guided:
+            raise UsageError(f"expected guidance 1 for this AR model, got {self.sampling.guidance:g}: it never had to "
+                             "do without its text", "train it with -O no_text_probability=0.1")
 
     def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
         """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
@@ -174,7 +177,7 @@ class SpeechPipeline:
         sampling = Sampling(max_frames=max_frames, min_frames=1, temperature=self.sampling.temperature,
                             top_k=self.sampling.top_k, top_p=self.sampling.top_p,
                             repetition_window=self.sampling.repetition_window,
-                            repetition_ratio=self.sampling.repetition_ratio)
+                            repetition_ratio=self.sampling.repetition_ratio, guidance=self.sampling.guidance)
         texts = [torch.tensor(request.tokens, device=self.model.device) for request in requests]
         generators = [_generator(seed, "ar") for seed in seeds]
         return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,

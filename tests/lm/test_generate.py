@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.config.models import ARConfig, TransformerConfig
 from stages.errors import UsageError
-from stages.lm.ar import ARModel
+from stages.lm.ar import ARModel, layout
 from stages.lm.generate import Sampling, draw, generate, generate_batch, truncate
 
 
@@ -215,3 +215,30 @@ def test_wrong_prompts_and_empty_text_are_refused():
         generate(model, torch.tensor([], dtype=torch.long), None, Sampling(4), seeded())
     with pytest.raises(UsageError, match="min_frames"):
         generate(model, torch.tensor([1]), None, Sampling(4, min_frames=5), seeded())
+
+
+@pytest.mark.parametrize("pointer", [False, True])
+def test_guidance_draws_from_what_the_text_adds_to_logits_without_it(pointer):
+    """Greedy codes are the best of the logits that the same codes, read at once, give with and without the text."""
+    model = make_ar(pointer=pointer)
+    text = torch.tensor([5, 9, 7, 4, 2])
+    sampling = Sampling(max_frames=9, min_frames=9, temperature=0.0, guidance=2.5)
+    codes = generate(model, text, None, sampling, seeded(0)).codes[None]
+    plan = layout(codes, torch.tensor([codes.shape[-1]]), model.fill)
+    with torch.inference_mode():
+        told, untold = (model._hidden(words, torch.tensor([words.shape[1]]), plan.inputs)
+                        for words in (text[None], text[None, -1:]))
+        for stream, head in enumerate(model.heads):
+            logits = head(told) if pointer and stream == 0 else head(untold) + 2.5 * (head(told) - head(untold))
+            found = logits[0, stream : stream + codes.shape[-1], : model.fill].argmax(-1)
+            assert torch.equal(found, codes[0, stream])
+    plain = generate(model, text, None, Sampling(max_frames=9, min_frames=9, temperature=0.0), seeded(0)).codes[None]
+    assert not torch.equal(plain, codes)
+
+
+def test_guided_items_are_the_same_alone_and_together():
+    model = make_ar(pointer=True)
+    texts, sampling = [torch.tensor([5, 9, 2]), torch.tensor([7, 8, 9, 4, 2])], Sampling(max_frames=12, guidance=1.8)
+    together = generate_batch(model, texts, [None, None], sampling, [seeded(1), seeded(2)])
+    for text, found, seed in zip(texts, together, (1, 2), strict=True):
+        assert torch.equal(generate(model, text, None, sampling, seeded(seed)).codes, found.codes)

@@ -74,6 +74,11 @@ def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_pa
     assert with_own_sampling(tiny_config("synth", model=str(chain.model))).sampling.temperature == 1.0
 
 
+def test_guidance_is_refused_for_a_model_that_never_did_without_its_text(chain):
+    with pytest.raises(UsageError, match="expected guidance 1 for this AR model, got 2"):
+        speak(chain, "sampling.guidance=2")
+
+
 def test_settings_of_sampling_that_cannot_be_are_refused(chain, tmp_path):
     with pytest.raises(UsageError, match="top_p"):
         packed(chain, tmp_path / "model", "top_p=1.5")
