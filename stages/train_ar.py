@@ -18,7 +18,7 @@ from stages.data.alignments import Alignments, find_alignments, has_pointer
 from stages.data.batching import BatchPlan, chunks, rank_slice
 from stages.data.starting_model import FROM_SCRATCH, keep_architecture, longest_heard, open_init, start_from
 from stages.data.token_codec import lowest_counts, open_codec
-from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, open_tokens, without_text
+from stages.data.tokens import ARBatch, TokenData, ar_batch, ar_lengths, hidden_texts, open_tokens, without_text
 from stages.errors import UsageError
 from stages.lm.ar import ARModel, CodebookSums
 from stages.lm.codebook_start import start_ar
@@ -166,11 +166,8 @@ class ARTask:
     def batch(self, step: int, micro: int, run: Run) -> tuple[ARBatch, bool]:
         """Return this process's utterances of the global batch, and whether they count."""
         own, counted = rank_slice(self.plan.items(self._number(step, micro)), run.rank, run.world_size)
-        hidden = [self._hides_text(step, name) for name in self.data.ids(own)]
+        hidden = hidden_texts(self.data.ids(own), self.config.no_text_probability, self.config.seed, step)
         return without_text(self._whole(self.data.train[own], step), hidden).to(run.device), counted
-
-    def _hides_text(self, step: int, name: str) -> bool:
-        return Random(derive_seed(self.config.seed, "text", step, name)).random() < self.config.no_text_probability
 
     def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
         return self.data.ids(rank_slice(self.plan.items(self._number(step, micro)), rank, world_size)[0])

@@ -122,7 +122,7 @@ def _clip_rule(config: TrainNARConfig, data: TokenData, codec: Codec) -> ClipRul
     rate = codec.hierarchy.frame_rate
     window = round(config.window_seconds * rate) if data.system == "halle" else None
     return ClipRule(codec.alignment // codec.hop_length, window, round(config.prompt_seconds * rate),
-                    config.no_prompt_probability)
+                    config.no_prompt_probability, config.no_text_probability)
 
 
 def _batch_plan(config: TrainNARConfig, data: TokenData, codec: Codec) -> BatchPlan:
@@ -237,11 +237,11 @@ class NARTask:
         tokenizer = self.data.store.text_tokenizer_path.read_text(encoding="utf-8")
         return "nar", {"system": self.data.system, "model": self.model.config.model_dump(mode="json"),
                        "window_seconds": self.window_seconds, "prompt_seconds": self.config.prompt_seconds,
-                       "text_tokenizer_json": tokenizer}, self.parents  # fmt: skip
+                       "guided": self.rule.no_text_probability > 0, "text_tokenizer_json": tokenizer}, self.parents
 
     def _make(self, items, step: int | str, rule: ClipRule | None = None) -> NARBatch:
-        rule, seed = rule or self.rule, self.config.seed
-        return nar_batch(self.data, items, self.codec.hop_length, rule, self.level_weights, seed, step, self.places)
+        return nar_batch(self.data, items, self.codec.hop_length, rule or self.rule, self.level_weights,
+                         self.config.seed, step, self.places)
 
     def _sums(self, batch: NARBatch, run: Run) -> CodebookSums:
         inputs = level_inputs(batch, self.codec.hierarchy)

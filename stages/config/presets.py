@@ -88,7 +88,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "train-nar": {
             "model": {"transformer": _MINI_TRANSFORMER, "text_mode": "pointer"}, "window_seconds": 10.0,
-            "codebook_start": True,
+            "codebook_start": True, "no_text_probability": 0.1,
             "training": {"steps": 14_000, **_MINI_TRAINING},
         },
     },

@@ -11,7 +11,7 @@ from stages.config.models import Settings
 
 # The paper's settings are not given; top-k 250 at temperature 1 is MusicGen's
 _DEFAULTS = {"temperature": 1.0, "top_k": 250, "top_p": 1.0, "nar_temperature": 0.0, "repetition_window": 0,
-             "repetition_ratio": 0.1, "guidance": 1.0}  # fmt: skip
+             "repetition_ratio": 0.1, "guidance": 1.0, "nar_guidance": 1.0}  # fmt: skip
 
 
 class SamplingConfig(Settings):
@@ -27,6 +27,7 @@ class SamplingConfig(Settings):
         None, ge=0, le=1, description="share of the window above which a code is redrawn; else the model's, or 0.1")
     guidance: float | None = Field(
         None, ge=0, description="above 1 the text counts for more; only if training hid it; else the model's, or 1")
+    nar_guidance: float | None = Field(None, ge=0, description="the same for the NAR")
 
     def over(self, own: Mapping[str, Any]) -> SamplingConfig:
         """Return the settings with nothing left open; `own` are the model's."""

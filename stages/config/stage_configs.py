@@ -275,6 +275,8 @@ class TrainNARConfig(RunConfig):
     window_seconds: float = Field(28.0, gt=0)  # appendix A.2: 28 s for 90 s of audio, 54 s for 180 s
     prompt_seconds: float = Field(3.0, gt=0)  # section 7.1
     no_prompt_probability: float = Field(0.1, ge=0, le=1)  # inferred
+    no_text_probability: float = Field(
+        0.0, ge=0, lt=1, description="share of clips whose text is hidden, for sampling.nar_guidance to be possible")
     level_weights: tuple[PositiveFloat, ...] | None = Field(
         None, description="how often each level is trained; by default all alike, as in the paper")
     aligner: AlignerConfig = AlignerConfig()  # of text_mode pointer

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -157,15 +157,6 @@ def ar_batch(data: TokenData, items: Sequence[int], advances: Callable[[int, str
     return ARBatch(text, text_lengths, *_pad(codes))
 
 
-def without_text(batch: ARBatch, hidden: Sequence[bool]) -> ARBatch:
-    """Return the batch with nothing but the end left of those texts that are `hidden`."""
-    rows = torch.tensor(hidden, device=batch.text.device)
-    ends = batch.text.gather(1, batch.text_lengths.unsqueeze(1) - 1)
-    only_end = F.pad(ends, (0, batch.text.shape[1] - 1))
-    return replace(batch, text=torch.where(rows.unsqueeze(1), only_end, batch.text),
-                   text_lengths=batch.text_lengths.masked_fill(rows, 1))  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Clip:
     """Frames start..stop at the latent rate are the target, prompt_start..prompt_stop (none if equal) the prompt."""
@@ -187,6 +178,7 @@ class ClipRule:
     window: int | None
     prompt: int
     no_prompt_probability: float
+    no_text_probability: float = 0.0  # in training: validations see all texts
 
     @property
     def longest_prompt(self) -> int:
@@ -244,6 +236,27 @@ class NARBatch:
         return replace(self, levels=(level,) * len(self.levels))
 
 
+AnyBatch = TypeVar("AnyBatch", ARBatch, NARBatch)
+
+
+def hidden_texts(ids: Sequence[str], probability: float, seed: int, step: int | str) -> list[bool]:
+    """Say of which utterances the text is hidden at a step, each a pure function of (seed, step, id)."""
+    return [Random(derive_seed(seed, "text", step, name)).random() < probability for name in ids]
+
+
+def without_text(batch: AnyBatch, hidden: Sequence[bool]) -> AnyBatch:
+    """Return the batch with nothing but the end left of those texts that are `hidden`."""
+    if not any(hidden):
+        return batch
+    rows = torch.tensor(hidden, device=batch.text.device)
+    ends = batch.text.gather(1, batch.text_lengths.unsqueeze(1) - 1)
+    text = torch.where(rows.unsqueeze(1), F.pad(ends, (0, batch.text.shape[1] - 1)), batch.text)
+    found = replace(batch, text=text, text_lengths=batch.text_lengths.masked_fill(rows, 1))
+    if isinstance(found, NARBatch) and found.places is not None:
+        found = replace(found, places=found.places.masked_fill(rows.unsqueeze(1), 0))
+    return found
+
+
 def latent_streams(data: TokenData, hop_length: int) -> list[str]:
     """Return the streams at the latent rate: all that features and targets of levels are made of."""
     return [stream.name for stream in data.store.streams if stream.hop_length == hop_length]
@@ -284,7 +297,7 @@ def nar_batch(
         read, _ = _pad([places(int(index))[np.arange(clip.start, clip.stop) // rate]
                         for index, clip in zip(items, clips, strict=True)])  # fmt: skip
     prompts = {name: _cut(utterances, name, spans) for name in names}
-    return NARBatch(
+    batch = NARBatch(
         text=text,
         text_lengths=text_lengths,
         clips={name: codes for name, (codes, _) in targets.items()},
@@ -294,6 +307,9 @@ def nar_batch(
         levels=tuple(levels),
         places=read,
     )
+    if not isinstance(step, int):
+        return batch
+    return without_text(batch, hidden_texts([item.id for item in utterances], rule.no_text_probability, seed, step))
 
 
 def _cut(utterances: list[TokenUtterance], name: str, spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:

@@ -212,7 +212,7 @@ class Refinement:
     Without `slide_frames` windows are as few as overlap by `overlap_frames`. By default four are read at once, on a
     CPU one: there a batch takes as long as its windows, and more memory.
     Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
-    not understood.
+    not understood. Above 1, `guidance` makes the text count for more, as in `stages.lm.generate.Sampling`.
     """
 
     window_frames: int | None = None
@@ -222,6 +222,7 @@ class Refinement:
     windows_per_batch: int | None = None
     temperature: float = 0.0
     prompt_frames: int | None = None
+    guidance: float = 1.0
 
     def windows(self, num_frames: int) -> list[Window]:
         if self.window_frames is None or self.window_frames >= num_frames:
@@ -257,6 +258,10 @@ def predict_level(
         if places is not None:
             read["places"] = torch.cat([places[:, window.start : window.stop] for window in group])
         logits = nar(clips, levels, text, prompt=prompt, **read).float()
+        if settings.guidance != 1:
+            untold = {name: torch.zeros_like(own) for name, own in read.items()}
+            without = nar(clips, levels, text[:, -1:], prompt=prompt, **untold).float()
+            logits = without + settings.guidance * (logits - without)
         uniform = torch.zeros(logits.shape[:-1])
         if settings.temperature > 0:
             uniform = torch.rand(logits.shape[:-1], generator=generator)

@@ -48,7 +48,7 @@ class SpeechModel:
     nar_prompt_seconds: float  # longest prompt that the NAR was trained with
     loudness_db: float | None  # RMS of the speech it was trained on; None when it was left as it is
     fingerprints: dict[str, str]
-    guided: bool = False  # the AR has learned to do without its text, which guidance takes
+    guided: tuple[str, ...] = ()  # `ar`, `nar`: those that have learned to do without their text, as guidance takes
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +136,9 @@ def load_speech_model(config: SpeechConfig, device: torch.device) -> SpeechModel
         max_text_tokens=ar.architecture["max_text_tokens"],
         window_seconds=nar.architecture["window_seconds"],
         nar_prompt_seconds=nar.architecture["prompt_seconds"],
-        guided=ar.architecture.get("guided", False),
         loudness_db=ar.architecture["loudness_db"],
         fingerprints=fingerprints,
+        guided=tuple(part.kind for part in (ar, nar) if part.architecture.get("guided")),
     )
 
 

@@ -44,9 +44,10 @@ class SpeechPipeline:
                  improve: Callable[[SpeechPipeline, Take], Take] | None = None):
         self.model, self.config, self.improve = model, config, improve
         self.sampling = config.sampling.over({})
-        if self.sampling.guidance != 1 and not model.guided:
-            raise UsageError(f"expected guidance 1 for this AR model, got {self.sampling.guidance:g}: it never had to "
-                             "do without its text", "train it with -O no_text_probability=0.1")
+        for part, guidance in (("ar", self.sampling.guidance), ("nar", self.sampling.nar_guidance)):
+            if guidance != 1 and part not in model.guided:
+                raise UsageError(f"expected guidance 1 for this {part.upper()} model, got {guidance:g}: it never had "
+                                 "to do without its text", "train it with -O no_text_probability=0.1")
 
     def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
         """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
@@ -202,6 +203,7 @@ class SpeechPipeline:
             window_mode=self.config.window_mode,
             temperature=self.sampling.nar_temperature,
             prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
+            guidance=self.sampling.nar_guidance,
         )
 
     @torch.inference_mode()

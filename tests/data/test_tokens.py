@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stages.data.tokens import ClipRule, ar_batch, ar_lengths, nar_batch, nar_lengths, open_tokens
 from stages.errors import UsageError
+from stages.text.tokenizer import EOT
 
 
 def test_the_system_follows_the_store(halle_tokens, valle_tokens):
@@ -112,6 +113,20 @@ def test_levels_are_drawn_as_often_as_their_weights_say(halle_tokens):
     drawn = [level for step in range(200)
              for level in nar_batch(data, data.train[:5], 500, ClipRule(2, 20, 8, 0.1), (3, 0.5, 1.5), 0, step).levels]
     assert [drawn.count(level) / 1000 for level in (1, 2, 3)] == pytest.approx([0.6, 0.1, 0.3], abs=0.05)
+
+
+def test_texts_are_hidden_in_training_as_often_as_asked_for_and_never_in_validation(halle_tokens):
+    data = open_tokens(halle_tokens[0], None)
+    rule, items = ClipRule(2, 20, 8, 0.1, no_text_probability=0.3), data.train[:5]
+    read = {int(index): np.full(999, 3) for index in items}
+    steps = [nar_batch(data, items, 500, rule, (1, 1), 0, step, read.__getitem__) for step in range(60)]
+    hidden = torch.cat([batch.text_lengths == 1 for batch in steps])
+    assert 0.2 < hidden.float().mean() < 0.4
+    for batch in steps:
+        assert torch.equal((batch.places > 0).any(1), batch.text_lengths > 1)
+        assert (batch.text.gather(1, batch.text_lengths[:, None] - 1) == EOT).all()
+    validation = nar_batch(data, items, 500, rule, (1, 1), 0, "validation", read.__getitem__)
+    assert (validation.text_lengths > 1).all()
 
 
 def test_what_an_utterance_gives_depends_on_seed_step_and_id_not_on_its_batch(halle_tokens):

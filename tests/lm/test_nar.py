@@ -273,6 +273,18 @@ def test_windows_are_read_apart_from_position_0_and_merged_by_the_plan(windows_p
         assert torch.equal(found[0, window.keep_start : window.keep_stop], kept)
 
 
+def test_guidance_adds_what_the_text_says_beyond_what_is_known_without_it():
+    model = make_nar("pointer")
+    feature, text = torch.randn(1, model.config.latent_dim, 12), torch.tensor([[4, 5, 6, 2]])
+    places = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]])
+    guided = predict_level(model, feature, 1, text, settings=Refinement(guidance=3.0), places=places)
+    with torch.inference_mode():
+        told = model(feature, torch.tensor([1]), text, places=places)
+        untold = model(feature, torch.tensor([1]), text[:, -1:], places=torch.zeros_like(places))
+    assert torch.equal(guided, (untold + 3 * (told - untold)).argmax(-1))
+    assert not torch.equal(guided, told.argmax(-1))
+
+
 def test_sampling_levels_needs_a_seed_only_and_differs_from_greedy():
     model, feature = make_nar(), features(30)
     hot = Refinement(8, 3, temperature=2.0)
