@@ -3,6 +3,7 @@
     python make_corpus.py --out FOLDER [--human FOLDER] [--hours 22] [--small]
     python make_corpus.py --out FOLDER --definitions [--hours 30] [--small]
     python make_corpus.py --out FOLDER --results [--small]
+    python make_corpus.py --out FOLDER --tuning
 
 Run again it continues: what an utterance is depends on the options only, and a file that exists is not made again.
 More hours add utterances to those that exist. The result is an audio folder for `halle curate`.
@@ -35,6 +36,7 @@ from plan import (
     plan_humans,
     plan_results,
     plan_speech,
+    plan_tuning,
     seconds_of,
 )
 from texts import FILES, WORDNET, wordnet_definitions, wordnet_sentences
@@ -114,12 +116,14 @@ def main() -> None:
     if options.definitions:
         hours = options.hours or (SMALL.train_hours if options.small else DEFINITION_HOURS)
         planned = plan_definitions(voices, wordnet_definitions(options.wordnet), hours, options.seed)
+    elif options.tuning:
+        planned = plan_tuning(voices, sentences, options.seed)
     elif options.results:
         texts = dict.fromkeys(RESULT_TEXTS, 2) if options.small else RESULT_TEXTS
         planned = plan_results(voices, sentences, texts, options.seed)
     else:
         planned = plan_speech(voices, sentences, sizes, options.seed)
-    if options.human and not (options.results or options.definitions):
+    if options.human and not (options.results or options.tuning or options.definitions):
         planned = [*plan_humans(options.human, sizes, planned, options.seed), *planned]
     make_all(planned, options.out, options.jobs, lambda line: print(line, file=sys.stderr, flush=True))
     storage.write_jsonl(options.out / "metadata.jsonl", [describe(utterance) for utterance in planned])
@@ -134,6 +138,7 @@ def _parse() -> argparse.Namespace:
     instead.add_argument("--definitions", action="store_true", help="more speech of the plain voices instead, for "
                          "language models: WordNet's definitions")
     instead.add_argument("--results", action="store_true", help="the speech that language models are scored on instead")
+    instead.add_argument("--tuning", action="store_true", help="a little on which to compare settings of sampling")
     parser.add_argument("--hours", type=float, help="hours of training that flite reads (default: 22, definitions: 30)")
     parser.add_argument("--voices", type=int, help="so many flite voices (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="utterances made at once (default: 2)")

@@ -81,6 +81,10 @@ run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS
 
 # what language models are scored on, and as what
 RESULTS := $(RUNS)/results
+TUNING_DATA := $(RUNS)/tuning-data
+# the best of `make halle-tuning` and `make valle-tuning`, as many trials for both
+HALLE_SAMPLING ?=
+VALLE_SAMPLING ?=
 RESULTS_DATA := $(RUNS)/results-data
 HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
 VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
@@ -90,7 +94,8 @@ CONTINUED := rms
 RESULT_SETTINGS := -O speaker_model=resemblyzer
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
-.PHONY: corpus definitions $(QUEUE) figures slice halle-model valle-model results-data results results-without-valle
+.PHONY: corpus definitions $(QUEUE) figures slice halle-model valle-model halle-tuning valle-tuning results-data \
+  results results-without-valle
 .DELETE_ON_ERROR:
 
 corpus: $(DATASET)/$(DONE)
@@ -121,10 +126,20 @@ valle-model: $(VALLE_MODEL_DIR)/model.json
 results-data: $(RESULTS_DATA)/$(DONE)
 
 $(HALLE_MODEL_DIR)/model.json: $(AR)/$(DONE) $(NAR)/$(DONE)
-	$(HALLE) pack --codec $(PACKED) --ar $(AR) --nar $(NAR) --half --out $(@D)
+	$(HALLE) pack --codec $(PACKED) --ar $(AR) --nar $(NAR) --half $(HALLE_SAMPLING) --out $(@D)
 
 $(VALLE_MODEL_DIR)/model.json: $(VALLE_AR)/$(DONE) $(VALLE_NAR)/$(DONE)
-	$(HALLE) pack --codec $(VALLE_PACKED) --ar $(VALLE_AR) --nar $(VALLE_NAR) --half --out $(@D)
+	$(HALLE) pack --codec $(VALLE_PACKED) --ar $(VALLE_AR) --nar $(VALLE_NAR) --half $(VALLE_SAMPLING) --out $(@D)
+
+$(TUNING_DATA)/$(DONE):
+	$(PYTHON) make_corpus.py --tuning --out $(RUNS)/tuning-corpus
+	$(HALLE) curate $(RUNS)/tuning-corpus --out $(TUNING_DATA) --preset $(PRESET) -O rate_outlier_mads=20
+
+halle-tuning: $(HALLE_MODEL_DIR)/model.json $(TUNING_DATA)/$(DONE)
+	$(PYTHON) tune.py --set $(TUNING_DATA) --model $(HALLE_MODEL_DIR) --out $(RUNS)/tuning-halle
+
+valle-tuning: $(VALLE_MODEL_DIR)/model.json $(TUNING_DATA)/$(DONE)
+	$(PYTHON) tune.py --set $(TUNING_DATA) --model $(VALLE_MODEL_DIR) --out $(RUNS)/tuning-valle
 
 $(RESULTS_DATA)/$(DONE):
 	$(PYTHON) make_corpus.py --results --out $(RUNS)/results-corpus

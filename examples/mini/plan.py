@@ -44,6 +44,8 @@ class Sizes:
 RESULT_LENGTHS = ((4.6, 9.0), (11.0, 27.0), (33.0, 55.0), (64.0, 82.0))
 SEEN, UNSEEN = "seen", "unseen"
 RESULT_TEXTS = {SEEN: 60, UNSEEN: 30}  # of each class, over all voices of a kind
+TUNING = "tuning"
+TUNING_TEXTS = ((RESULT_LENGTHS[0], 12), (RESULT_LENGTHS[1], 4))  # how long, and how many
 SMALL = Sizes(0.1, 0.02, 3, 1, 1, 0, 0)
 HUMAN_CORPORA = ("kathleen", "an4")
 TESTED = ("rms", "awb")  # with the human reader: the voices that results are given for
@@ -189,6 +191,16 @@ def plan_results(voices: list[Voice], sentences: list[str], texts: dict[str, int
         for number, lengths in enumerate(RESULT_LENGTHS)
         for index in range(texts[kind])
     ]
+
+
+def plan_tuning(voices: list[Voice], sentences: list[str], seed: int) -> list[Utterance]:
+    """Plan what settings of sampling are compared on: validation sentences by the plain voices, most of them short."""
+    plain = [voice for voice in voices if voice.is_plain]
+    dealt = deck([text for text in sentences if side_of(text, seed, TEST_SHARE, VALIDATION_SHARE) == VALIDATION],
+                 derive_seed(seed, TUNING))
+    lengths = [length for length, number in TUNING_TEXTS for _ in range(number)]
+    return [read_by(plain[index % len(plain)], dealt, TEST, TUNING, length, derive_seed(seed, TUNING, index))
+            for index, length in enumerate(lengths)]
 
 
 # ---- human corpora

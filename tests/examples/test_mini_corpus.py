@@ -295,3 +295,12 @@ def test_results_are_of_test_sentences_in_four_lengths_by_voices_that_are_traine
     assert not known & {piece.text for u in found for piece in u.pieces}
     for (low, high), chosen in zip(plan.RESULT_LENGTHS, (found[i * 8 : (i + 1) * 8] for i in range(4)), strict=True):
         assert all(low - 4 <= plan.seconds_of(u) <= high for u in chosen)
+
+
+def test_sampling_is_tuned_on_validation_sentences_by_the_plain_voices(mini, sentences):
+    found = mini.plan.plan_tuning(mini.voices.all_voices(), sentences, seed=0)
+    assert len(found) == 16 and {utterance.speaker for utterance in found} == set(mini.voices.BASES)
+    texts = {mini.plan.SEEN: 4, mini.plan.UNSEEN: 4}
+    known = mini.plan.texts_of(mini.plan.plan_results(mini.voices.all_voices(), sentences, texts, seed=0))
+    assert not known & mini.plan.texts_of(found)
+    assert sum(mini.plan.seconds_of(utterance) < 9.1 for utterance in found) == 12
