@@ -1,6 +1,7 @@
 """Say where words are lost between the 8 Hz codes and the speech: what a NAR model makes of true codes.
 
     python refine.py --tokens RUNS/tokens --codec CODEC --nar RUNS/nar [--true-levels 0 1 3 5 7] [--utterances 5]
+        [--guidance 2]
 
 Short test utterances of some voices are encoded; the first levels are left as they are, the NAR predicts the others,
 and the word error rate of what comes out is printed for each number of true levels. 0 is what the NAR does in
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,6 +69,7 @@ def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, int]]
     load_tensors(nar, checkpoint.tensors, checkpoint.folder)
     codec.refine_by(nar.config.block_codes)
     windows = windows_of(codec, checkpoint.architecture["window_seconds"], checkpoint.architecture["prompt_seconds"])
+    windows = replace(windows, guidance=options.guidance)
     items = chosen_utterances(data, options.utterances)
     places = align(data, codec, items, AlignerConfig(), 0) if nar.config.text_mode == "pointer" else {}
     transcriber, metric = load_transcriber("pocketsphinx"), CorpusWER()
@@ -91,6 +94,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--true-levels", type=int, nargs="+", default=[0, 7], help="(default: 0 7)")
     parser.add_argument("--utterances", type=int, default=5, help="of each voice (default: 5)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="as sampling.nar_guidance (default: 1)")
     options = parser.parse_args()
     options.nar = Path(options.nar)
     print("| true levels | WER, % | utterances |\n|---|---|---|")
