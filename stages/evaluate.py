@@ -33,8 +33,7 @@ from stages.reports.listening_test import PAGE, write_listening_test
 from stages.reports.tables import TABLES, not_measured, write_tables
 from stages.speech.transcriber import load_transcriber
 from stages.synthesis.making import Studio, refuse_bad_scenes
-from stages.synthesis.model import with_own_sampling
-from stages.synthesis.sources import Source, find_sources, makes_sound
+from stages.synthesis.sources import Source, find_sources
 from stages.training.processes import Processes, pick_device
 
 ITEMS, SCORES, REPORT = "items.jsonl", "scores.json", "report.html"
@@ -210,14 +209,14 @@ def export(config: EvalConfig) -> dict:
 def prepare(config: EvalConfig) -> Job:
     """Find the test set and the sources of audio; refuse a set of which too much cannot be evaluated."""
     config = with_room_for_prompts(config)
-    if makes_sound(config) and config.setting != "reconstruction":
-        config = with_own_sampling(config)
     test_set = open_test_set(config)
     if not config.out:
         kind = "-reconstruction" if config.setting == "reconstruction" else ""
         kind = f"-{config.protocol}-{config.setting}" if config.protocol else kind
         config = config.model_copy(update={"out": f"eval/{test_set.name}{kind}"})
     sources = find_sources(config, test_set.cases)
+    if own := next((source.sampling for source in sources if source.sampling), None):
+        config = config.model_copy(update={"sampling": own})  # what is spoken depends on it: identity
     # Someone else's audio is there already: it needs no prompt from us.
     speaks = any(source.contents is None for source in sources)
     cases = cases_to_judge(test_set, config, speaks)

@@ -57,7 +57,7 @@ def run(config: SynthConfig) -> dict:
         return reading_passage(config.out)
     if config.explain_text:
         return explain_text(_one_text(config), config)
-    config = with_own_sampling(config)
+    config = with_own_sampling(config, find_parts(config)["ar"])
     return speak_many(config) if holds_many(config.text) else speak_one(config)
 
 
@@ -65,7 +65,8 @@ def plan(config: SynthConfig) -> dict:
     """Check the inputs and say what would be read and written."""
     if config.reading_passage or config.explain_text:
         return {"writes": [config.out] if config.reading_passage and config.out else []}
-    parts, config = find_parts(config), with_own_sampling(config)
+    parts = find_parts(config)
+    config = with_own_sampling(config, parts["ar"])
     make_verifier(config), caption_listener(config)  # raise for a recogniser that cannot be had
     if holds_many(config.text):
         return plan_many(config, parts)

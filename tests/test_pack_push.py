@@ -174,7 +174,7 @@ def test_metadata_that_the_hub_refuses_is_the_cards_fault(hub, model):
     ({"codec": None}, "expected a codec"),
     ({"codec": None, "half": True, "push": "org/name"}, "expected a codec"),
     ({"codec": "c", "push": "org/name"}, "expected a whole model to push"),
-    ({"codec": "c", "about": About(license="mit")}, "expected a whole model to push or to write a card for"),
+    ({"codec": "c", "about": About(license="mit")}, "expected a whole model to push, to sample or to write a card for"),
 ])  # fmt: skip
 def test_options_that_say_nothing_together_are_refused(options, says):
     with pytest.raises(UsageError, match=says):

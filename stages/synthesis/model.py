@@ -64,12 +64,12 @@ def find_parts(config: SpeechConfig) -> dict[str, str]:
     return {part: given.get(part, str(folder / part)) for part in PARTS}
 
 
-def with_own_sampling(config: Spoken) -> Spoken:
-    """Return the settings with `sampling` complete: what is not given is as the folder of the AR model says.
+def with_own_sampling(config: Spoken, ar: str) -> Spoken:
+    """Return the settings with `sampling` complete: what is not given is as the model folder around `ar` says.
 
     Raises `StorageError` when that says what cannot be.
     """
-    file = Path(find_parts(config)["ar"]).parent / MODEL_FILE
+    file = Path(ar).parent / MODEL_FILE
     own = read_json(file).get("sampling", {}) if file.is_file() else {}
     try:
         return config.model_copy(update={"sampling": config.sampling.over(own)})

@@ -23,6 +23,7 @@ from stages.codec.inference import for_inference
 from stages.codec.meta_encodec import is_meta_encodec
 from stages.codec.reconstruction import reconstruct_whole
 from stages.codec.registry import codec_fingerprint, load_codec
+from stages.config.sampling import SamplingConfig
 from stages.config.stage_configs import EvalConfig
 from stages.errors import UsageError
 from stages.metrics.cases import Case, cut_prompt
@@ -30,7 +31,7 @@ from stages.metrics.hypotheses import Hypotheses, match_hypotheses
 from stages.metrics.prompt_lengths import Prompted
 from stages.metrics.sounds import RECORDINGS, Output, Sound, resample
 from stages.randomness import derive_seed
-from stages.synthesis.model import find_codec, find_parts, load_speech_model, named_model
+from stages.synthesis.model import find_codec, find_parts, load_speech_model, named_model, with_own_sampling
 from stages.synthesis.peak_memory import MemoryMeter
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
@@ -62,6 +63,7 @@ class Source:
     files: str = ""
     contents: Mapping[str, str] | None = None
     prompted: Prompted | None = None
+    sampling: SamplingConfig | None = None
 
     @property
     def facts(self) -> dict:
@@ -77,7 +79,7 @@ class Source:
 def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...]:
     """Return the sources that the settings name, their inputs checked, without loading a model."""
     sources = []
-    if makes_sound(config):
+    if not config.hypotheses or config.model or config.codec or config.ar or config.nar:
         sources = [codec_source(path) for path in (find_codec(config), *config.further_codecs)] \
             if config.setting == "reconstruction" else model_sources(config)
     if config.hypotheses and config.setting == "continuation" and not config.with_prompt:
@@ -90,11 +92,6 @@ def find_sources(config: EvalConfig, cases: Sequence[Case]) -> tuple[Source, ...
     sources += [hypotheses_source(folder, match_hypotheses(cases, folder), name, given_seconds)
                 for folder, name in zip(folders, names, strict=True)]
     return told_apart(sources)
-
-
-def makes_sound(config: EvalConfig) -> bool:
-    """Tell whether a model or a codec of ours is scored, alone or beside someone's audio."""
-    return bool(not config.hypotheses or config.model or config.codec or config.ar or config.nar)
 
 
 def told_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
@@ -167,7 +164,7 @@ def model_sources(config: EvalConfig) -> list[Source]:
 def model_source(config: EvalConfig) -> Source:
     """Return a whole model, prompted as the setting says."""
     parts = find_parts(config)
-    fingerprints = part_fingerprints(parts)
+    fingerprints, config = part_fingerprints(parts), with_own_sampling(config, parts["ar"])
 
     def open_model(device: torch.device) -> Speak:
         memory = MemoryMeter(device)
@@ -176,7 +173,8 @@ def model_source(config: EvalConfig) -> Source:
 
     folder = named_model(config) or str(Path(parts["ar"]).parent)
     what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
-    return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, speaks=True)
+    return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, speaks=True,
+                  sampling=config.sampling)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from stages.synthesis import pipeline as pipeline_module
 from stages.synthesis.model import load_speech_model, with_own_sampling
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import PromptLimits, read_prompt
+from stages.synthesis.sources import model_source
 
 
 def speak(chain, *overrides):
@@ -69,9 +70,11 @@ def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_pa
     synth.run(config)
     said = read_json(tmp_path / "speech.json")["sampling"]
     assert (said["temperature"], said["top_k"], said["top_p"]) == (0.5, 9, 1.0)
+    scored = model_source(tiny_config("eval", "sampling.top_k=9", model=model)).sampling
+    assert (scored.temperature, scored.top_k) == (0.5, 9)
     alone = tiny_config("synth", ar=f"{model}/ar", nar=f"{model}/nar", codec=f"{model}/codec")
-    assert with_own_sampling(alone).sampling.temperature == 0.5
-    assert with_own_sampling(tiny_config("synth", model=str(chain.model))).sampling.temperature == 1.0
+    assert with_own_sampling(alone, alone.ar).sampling.temperature == 0.5
+    assert with_own_sampling(tiny_config("synth"), f"{chain.model}/ar").sampling.temperature == 1.0
 
 
 def test_guidance_is_refused_for_a_model_that_never_did_without_its_text(chain):
@@ -87,4 +90,4 @@ def test_settings_of_sampling_that_cannot_be_are_refused(chain, tmp_path):
     described = read_json(tmp_path / "model" / "model.json")
     write_json(tmp_path / "model" / "model.json", described | {"sampling": {"heat": 2}})
     with pytest.raises(StorageError, match="heat"):
-        with_own_sampling(tiny_config("synth", model=model))
+        with_own_sampling(tiny_config("synth"), f"{model}/ar")

@@ -15,6 +15,7 @@ from stages.codec.probe import block_contributions
 from stages.codec.registry import load_codec
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, NARConfig, TransformerConfig
+from stages.config.sampling import SamplingConfig
 from stages.config.stage_configs import SpeechConfig, TrainARConfig, TrainNARConfig
 from stages.data.tokens import open_tokens
 from stages.errors import UsageError
@@ -255,7 +256,8 @@ def test_parts_that_do_not_belong_to_the_store_are_refused(halle_tokens, valle_t
 def test_a_nar_model_is_heard_through_the_windows_of_synth(opened, seconds):
     codec = opened[1]
     model = SimpleNamespace(codec=codec, window_seconds=seconds, nar_prompt_seconds=3.0)
-    synth = SpeechPipeline._windows(SimpleNamespace(config=SpeechConfig(), model=model))
+    sampling = SamplingConfig().over({})
+    synth = SpeechPipeline._windows(SimpleNamespace(config=SpeechConfig(), sampling=sampling, model=model))
     assert windows_of(codec, seconds, 3.0) == synth
 
 
