@@ -183,10 +183,12 @@ def train_codec(
 
 @_stage("mreq", "mreq")
 def mreq(
-    teacher: Annotated[str, _option("Codec to post-train: a run, a checkpoint, a .pt file, Meta's EnCodec (.th, folder "
-                                    "or facebook/encodec_24khz), or package.module:make.")],
     data: Annotated[str, _option("Manifest folder.")],
     out: Annotated[str, _option("Run folder to write.")],
+    teacher: Annotated[str | None, _option("Codec to post-train: a run, a checkpoint, a .pt file, Meta's EnCodec (.th, "
+                                           "folder or facebook/encodec_24khz), or package.module:make.")] = None,
+    init: Annotated[str | None, _option("Multi-resolution codec to go on from instead, with or without a teacher.")
+                    ] = None,
     rates: Annotated[str | None, _option("Frame rates in Hz, such as 8,16,48; by default 1/6, 1/3, 1/2 and all of the "
                                          "teacher's, as in Table 1.")] = None,
     alphas: Annotated[str | None, _option("Codebooks of the teacher for each rate, such as 1,2,5.")] = None,
@@ -195,7 +197,7 @@ def mreq(
     probe: Annotated[bool, _option(_PROBE, "--probe")] = False,
 ) -> dict[str, Any]:
     """Post-train a codec into an 8/16/24/48 Hz hierarchy."""
-    return {"teacher": teacher, "data": data, "out": out, "rates": numbers(rates, "--rates", float),
+    return {"teacher": teacher, "init": init, "data": data, "out": out, "rates": numbers(rates, "--rates", float),
             "alphas": numbers(alphas, "--alphas", int), "training.steps": steps,
             "training.tracker": tracker, "probe": probe}
 

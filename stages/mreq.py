@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ from stages.artifacts.samples import Sample
 from stages.codec.health import revived_codes, training_health
 from stages.codec.losses import fld_loss, gradient_norms, hsr_loss
 from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
+from stages.codec.post_training import (
+    block_shares,
+    check_bit_rate,
+    fld_weights,
+    going_on,
+    hsr_weights,
+    latents_of_first,
+    num_blocks_of_crops,
+    start_codebooks,
+    student_of,
+)
 from stages.codec.probe import IgnoredBlockWatch, in_words, probe_blocks
 from stages.codec.quantizer import Ranks
 from stages.codec.reconstruction import adversarial_recipe, measure_reconstruction, reconstruct_whole
@@ -38,12 +50,20 @@ PROBED_ITEMS = 8  # each is decoded twice as often as there are blocks
 log = logging.getLogger("halle.mreq")
 
 
+class Crops(NamedTuple):
+    """Waveforms [items, 1, samples], and from how many blocks the decoder gets each of them back, int64 [items]."""
+
+    waveforms: Tensor
+    num_blocks: Tensor
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a run reads, opened and checked; `config` has the blocks that `rates` and `alphas` stand for."""
 
     config: MReQConfig
-    teacher: PlainCodec
+    teacher: PlainCodec | None
+    source: PlainCodec | MultiResolutionCodec  # whose successor the student is, or which it goes on from
     manifest: Manifest
     crops: WaveformCrops
     held_out: WaveformCrops
@@ -53,9 +73,8 @@ class Inputs:
 def run(config: MReQConfig) -> dict:
     """Train to `training.steps`, continuing what `out` holds, and export `mreq.pt`."""
     inputs = _open(config)
-    config = inputs.config
-    process = Run(config)
-    rates = _check_bit_rate(_student(config, inputs.teacher), inputs.teacher)
+    config, process = inputs.config, Run(inputs.config)
+    rates = check_bit_rate(student_of(config, inputs.source), inputs.source)
     export = Path(config.out) / EXPORT
     result, _ = train_once(process, STAGE, config, inputs.parents, lambda: MReQTask(config, inputs, process),
                            lambda checkpoint: export_codec(load_codec(checkpoint), export), update_report)
@@ -73,14 +92,14 @@ def plan(config: MReQConfig, probe: bool = False) -> dict:
     config = inputs.config
     check_run(STAGE, config, inputs.parents)
     require_transcriber(config.training)
-    student = _student(config, inputs.teacher)
+    student = student_of(config, inputs.source)
     return {
-        "teacher": config.teacher, "data": config.data,
+        "teacher": config.teacher, "init": config.init, "data": config.data,
         "train_utterances": len(inputs.crops), "validation_utterances": len(inputs.held_out),
         "too_short_utterances": inputs.crops.num_left_out,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
-        **_check_bit_rate(student, inputs.teacher),
-        "blocks": describe_blocks(config.mrvq.blocks, _latent_rate(inputs.teacher)),
+        **check_bit_rate(student, inputs.source),
+        "blocks": describe_blocks(config.mrvq.blocks, _latent_rate(inputs.source)),
         "streams": {spec.name: f"{spec.num_codebooks} x {spec.frame_rate:g} Hz" for spec in student.transmitted},
         "distillation_pairs": [list(pair) for pair in config.mrvq.fld_pairs],
         "steps": config.training.steps, "writes": [config.out, (Path(config.out) / EXPORT).as_posix()],
@@ -90,58 +109,30 @@ def plan(config: MReQConfig, probe: bool = False) -> dict:
 
 
 def _open(config: MReQConfig) -> Inputs:
-    if not config.teacher:
+    if not (config.teacher or config.init):
         raise UsageError("expected a codec after --teacher, got none", "make one with: halle train-codec")
     if not config.data:
         raise UsageError("expected a manifest folder after --data, got none", "make one with: halle curate")
     own_items(config.training.batch_size, config.training.accumulation, 0, 0, 1)
-    teacher = load_teacher(config.teacher)
-    config = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks)
-    fld_weights(config)
-    hsr_weights(config)
+    teacher = load_teacher(config.teacher) if config.teacher else None
+    if config.init:
+        config, source = going_on(config)
+    else:
+        config, source = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks), teacher
+    for check in (fld_weights, hsr_weights, block_shares):
+        check(config)
     manifest = read_manifest(config.data)
-    alignment = teacher.hop_length * config.mrvq.alignment_frames
-    samples = crop_length(config.crop_seconds, teacher.sample_rate, alignment, max(config.discriminator.fft_sizes))
-    crops = training_and_validation_crops(manifest, teacher.sample_rate, samples, config.seed, config.max_bad)
-    parents = {"data": manifest.fingerprint, "teacher": codec_fingerprint(teacher)}
-    return Inputs(config, teacher, manifest, *crops, parents)
+    alignment = source.hop_length * config.mrvq.alignment_frames
+    samples = crop_length(config.crop_seconds, source.sample_rate, alignment, max(config.discriminator.fft_sizes))
+    crops = training_and_validation_crops(manifest, source.sample_rate, samples, config.seed, config.max_bad)
+    parents = {"data": manifest.fingerprint}
+    for name, given, codec in (("teacher", config.teacher, teacher), ("init", config.init, source)):
+        parents |= {name: codec_fingerprint(codec)} if given else {}
+    return Inputs(config, teacher, source, manifest, *crops, parents)
 
 
-def _latent_rate(teacher: PlainCodec) -> Fraction:
-    return Fraction(teacher.sample_rate, teacher.hop_length)
-
-
-def fld_weights(config: MReQConfig) -> tuple[float, ...]:
-    """Return the weight of every pair of equation 14."""
-    return _each(config.losses.fld, len(config.mrvq.fld_pairs), "losses.fld", "student-teacher pair")
-
-
-def hsr_weights(config: MReQConfig) -> tuple[float, ...]:
-    """Return the weight of every block of equation 17 but the last, whose term is zero."""
-    return _each(config.losses.hsr, config.mrvq.num_blocks - 1, "losses.hsr", "block but the last")
-
-
-def _each(weights: tuple[float, ...] | float, number: int, key: str, what: str) -> tuple[float, ...]:
-    found = weights if isinstance(weights, tuple) else (weights,) * number
-    if len(found) != number:
-        raise UsageError(f"expected one weight for each {what} ({number}) in `{key}`, got `{len(found)}`",
-                         f"give one number for all, or {number}")  # fmt: skip
-    return found
-
-
-def _student(config: MReQConfig, teacher: PlainCodec) -> MultiResolutionCodec:
-    return MultiResolutionCodec.from_teacher(teacher, config.mrvq, config.init_codebooks, config.init_autoencoder)
-
-
-def _check_bit_rate(student: MultiResolutionCodec, teacher: PlainCodec) -> dict[str, float]:
-    """Return the bit rates of both, from the streams; warn when they differ, which the paper's blocks do not."""
-    ours, theirs = student.bits_per_second, teacher.bits_per_second
-    if ours != student.config.bits_per_second:
-        raise AssertionError(f"streams carry {ours} bit/s, the blocks say {student.config.bits_per_second}")
-    log.info("bit rate %g bit/s, teacher %g; lowest %g Hz", ours, theirs, student.streams[0].frame_rate)
-    if ours != theirs:
-        log.warning("the student's bit rate %g bit/s differs from the teacher's %g bit/s", ours, theirs)
-    return {"bits_per_second": ours, "teacher_bits_per_second": theirs}
+def _latent_rate(codec: PlainCodec | MultiResolutionCodec) -> Fraction:
+    return Fraction(codec.sample_rate, codec.hop_length)
 
 
 class MReQTask:
@@ -151,8 +142,8 @@ class MReQTask:
     def __init__(self, config: MReQConfig, inputs: Inputs, process: Run):
         torch.manual_seed(config.seed)
         self.config, self.inputs = config, inputs
-        self.teacher = inputs.teacher.to(process.device)
-        self.codec = _student(config, inputs.teacher)
+        self.teacher = None if inputs.teacher is None else inputs.teacher.to(process.device)
+        self.codec = student_of(config, inputs.source)
         self.fld_weights, self.hsr_weights = fld_weights(config), hsr_weights(config)
         discriminator = config.discriminator.after(config.frozen_steps)  # before, there is nothing to judge
         recipe = adversarial_recipe(self.codec, config.losses, discriminator, config.training, process.device)
@@ -165,37 +156,44 @@ class MReQTask:
 
     @torch.no_grad()
     def prepare(self, run: Run) -> None:
-        """Start the Quant codebooks from k-means: the lowest block needs as many vectors as any, at its own rate."""
-        quantizer = self.codec.config.quantizer
-        frames = quantizer.kmeans_vectors_per_code * quantizer.codebook_size * self.config.mrvq.blocks[0].stride
-        num_crops = -(-frames * self.codec.hop_length // self.inputs.crops.crop_samples)
-        parts = [self.codec.encode_latents(part.to(run.device)) for part in self.inputs.crops.batches(0, num_crops)]
-        self.codec.mrvq.initialise(torch.cat(parts), self.config.init_codebooks, self.config.seed, _ranks(run))
-        log.info("codebooks of %d blocks start from %d crops", self.config.mrvq.num_blocks, num_crops)
+        """Start the Quant codebooks, unless the run goes on from a codec that has them."""
+        if not self.config.init:
+            start_codebooks(self.codec, self.inputs.crops, self.config, run.device, _ranks(run))
 
     def largest_batch(self, run: Run) -> LargestBatch:
-        return largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
+        largest = largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
 
-    def batch(self, step: int, micro: int, run: Run) -> Tensor:
-        return self.reader.batch(step, micro).to(run.device, non_blocking=True)
+        def make() -> Crops:
+            waveforms = largest.make()
+            return Crops(waveforms, torch.full((len(waveforms),), self.config.mrvq.num_blocks, device=run.device))
 
-    def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
+        return replace(largest, make=make)
+
+    def batch(self, step: int, micro: int, run: Run) -> Crops:
+        training = self.config.training
+        crops = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
+        num_blocks = num_blocks_of_crops(self.config, step, crops)
+        return Crops(self.reader.batch(step, micro).to(run.device, non_blocking=True), num_blocks.to(run.device))
+
+    def train_step(self, batch: Crops, run: Run) -> dict[str, Tensor]:
         ranks, frozen = _ranks(run), run.step <= self.config.frozen_steps
+        waveforms, num_blocks = batch
         with run.autocast():
             with torch.set_grad_enabled(not frozen):
-                latents = self.codec.encode_latents(batch)
+                latents = self.codec.encode_latents(waveforms)
             output = self.codec.mrvq(latents, ranks)
-        losses = self.losses_at_latents(output, batch, run)
+        losses = self.losses_at_latents(output, waveforms, run)
         weighted = {**losses, "commitment": self.config.losses.commitment * losses["commitment"]}
         if frozen:
-            extra = self.diagnostics(latents, output, weighted, run)
+            extra = self.diagnostics(latents, output, output.quantized, weighted, run)
             run.backward(sum(weighted.values()))
             return {**losses, **extra}
+        decoded = latents_of_first(output.partial_sums, num_blocks) if self.config.block_dropout else output.quantized
         with run.autocast():
-            estimate = self.codec.decode_latents(output.quantized)
-        judged = self.objective(estimate.float(), batch, ranks, run.step)
+            estimate = self.codec.decode_latents(decoded)
+        judged = self.objective(estimate.float(), waveforms, ranks, run.step)
         weighted["nac"] = judged.balanced
-        extra = self.diagnostics(latents, output, weighted, run)
+        extra = self.diagnostics(latents, output, decoded, weighted, run)
         if judged.discriminator is not None:
             extra["discriminator"] = judged.discriminator
             run.backward(judged.discriminator)
@@ -203,20 +201,22 @@ class MReQTask:
         return {**judged.values, **losses, **extra}
 
     def losses_at_latents(self, output: MRVQOutput, batch: Tensor, run: Run) -> dict[str, Tensor]:
-        """Return FLD and HSR, weighted, and the mean commitment, which is not."""
+        """Return FLD (with a teacher) and HSR, weighted, and the mean commitment, which is not."""
+        taught = {} if self.teacher is None else {
+            "fld": fld_loss(self.distillation_pairs(output, batch, run), self.fld_weights)}  # fmt: skip
         return {
-            "fld": fld_loss(self.distillation_pairs(output, batch, run), self.fld_weights),
+            **taught,
             "hsr": hsr_loss(output.hsr_pairs, self.hsr_weights),
             "commitment": torch.cat(list(output.commitments.values())).mean(),
         }
 
-    def diagnostics(self, latents: Tensor, output: MRVQOutput, losses: dict[str, Tensor],
+    def diagnostics(self, latents: Tensor, output: MRVQOutput, decoded: Tensor, losses: dict[str, Tensor],
                     run: Run) -> dict[str, Tensor]:  # fmt: skip
         """Return, at steps that are logged, each loss's gradient norm and the codebooks' health."""
         if run.step % self.config.training.log_every:
             return {}
         # NAC at h; FLD at c~_1, which is in every h_s as it is in h; the others where they reach everything
-        places = {"nac": [output.quantized], "fld": [output.partial_sums[0]],
+        places = {"nac": [decoded], "fld": [output.partial_sums[0]],
                   "hsr": [restored for _, restored in output.hsr_pairs], "commitment": [latents]}  # fmt: skip
         reached = {name: (loss, places[name]) for name, loss in losses.items() if places[name][0].requires_grad}
         norms = gradient_norms(reached, _ranks(run))

@@ -28,12 +28,13 @@ PATIENCE = 2  # validations in a row
 
 
 @torch.no_grad()
-def probe_blocks(codec: MultiResolutionCodec, teacher: Teacher, batches: Iterable[Tensor]) -> dict[str, float]:
+def probe_blocks(codec: MultiResolutionCodec, teacher: Teacher | None, batches: Iterable[Tensor]) -> dict[str, float]:
     """Return what each block is worth, over batches of waveforms [items, 1, samples] (of any length each).
 
         probe.only_first_S.mel            mel distance of what the decoder makes of h_S (equation 15)
         probe.block_K_averaged.mel_ratio  the factor by which it grows with c~_K replaced by its average over time
-        probe.first_block_explains        share of the time-variance of the teacher's h_1 (equation 16) that c~_1 has
+        probe.first_block_explains        share of the time-variance of the teacher's h_1 (equation 16) that c~_1 has,
+                                          with a teacher
 
     Variances are of each utterance, added up over channels and utterances.
     """
@@ -44,6 +45,8 @@ def probe_blocks(codec: MultiResolutionCodec, teacher: Teacher, batches: Iterabl
         latents = [*_only_first(parts), *_one_averaged(parts)]
         distances += torch.stack([_distance(codec, each, waveforms) for each in latents]).cpu() * waveforms.numel()
         samples += waveforms.numel()
+        if teacher is None:
+            continue
         first = teacher.quantize(teacher.encode_latents(pad_to_multiple(waveforms, codec.alignment))).partial_sums[0]
         unexplained, taught = unexplained + _spread(first - parts[0]).cpu(), taught + _spread(first).cpu()
     only_first, averaged = (distances / samples).chunk(2)
@@ -51,7 +54,7 @@ def probe_blocks(codec: MultiResolutionCodec, teacher: Teacher, batches: Iterabl
         **{f"probe.only_first_{s}.mel": value for s, value in enumerate(only_first.tolist(), start=1)},
         **{f"probe.block_{k}_averaged.mel_ratio": value
            for k, value in enumerate((averaged / only_first[-1]).tolist(), start=1)},
-        EXPLAINED: float(1 - unexplained / taught),
+        **({} if teacher is None else {EXPLAINED: float(1 - unexplained / taught)}),
     }
 
 
@@ -86,8 +89,10 @@ def in_words(measures: Mapping[str, float]) -> str:
     """Return the probe in a line, for a log."""
     only = [f"{value:.3g}" for name, value in measures.items() if name.startswith("probe.only_first_")]
     ratios = [f"{value:.3g}" for name, value in measures.items() if name.endswith("_averaged.mel_ratio")]
+    explained = (f"; the first explains {measures[EXPLAINED]:.1%} of the teacher's first codebook"
+                 if EXPLAINED in measures else "")
     return (f"mel distance with the first 1, 2, .. blocks only {', '.join(only)}; with block 1, 2, .. averaged over "
-            f"time x {', '.join(ratios)}; the first explains {measures[EXPLAINED]:.1%} of the teacher's first codebook")
+            f"time x {', '.join(ratios)}{explained}")
 
 
 class IgnoredBlockWatch(nn.Module):

@@ -208,8 +208,9 @@ class IgnoredBlockConfig(Settings):
 class MReQConfig(RunConfig):
     """A codec to its multi-resolution successor."""
 
-    teacher: str = running("")
+    teacher: str = running("", description="may be left out beside `init`, without distillation then")
     data: str = running("")
+    init: str | None = running(None, description="multi-resolution codec to go on from; identity by content")
     rates: tuple[FiniteFloat, ...] | None = Field(None, description="Hz of every block, to derive `mrvq.blocks` from")
     alphas: tuple[int, ...] | None = Field(None, description="codebooks of every PreQ, as in Table 21; likewise")
     mrvq: MRVQConfig = MRVQConfig()
@@ -217,6 +218,9 @@ class MReQConfig(RunConfig):
     init_codebooks: Literal["teacher", "kmeans"] = "teacher"  # inferred
     # ours: without decoding, a step takes a fraction of the time
     frozen_steps: int = Field(0, ge=0, description="first steps in which encoder and decoder rest, nothing is decoded")
+    # ours, after quantizer dropout (Zeghidour et al. 2021, section III-D), so that the lowest block speaks by itself
+    block_dropout: tuple[FiniteFloat, ...] = Field(
+        (), description="shares of the crops decoded from the first 1, 2, .. blocks alone: h_1, h_2, .. of equation 15")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
     losses: MReQLossWeights = MReQLossWeights()
     ignored_block: IgnoredBlockConfig = IgnoredBlockConfig()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.codec.losses import fld_loss, hsr_loss
-from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
 from stages.codec.quantizer import Ranks
 from stages.codec.reconstruction import Recipe, adversarial_recipe
 from stages.codec.registry import PlainCodec
@@ -29,14 +29,15 @@ def codec_workload(config: TrainCodecConfig, samples: int) -> Workload:
                      samples / config.codec.autoencoder.sample_rate)
 
 
-def mreq_workload(config: MReQConfig, student: MultiResolutionCodec, teacher: PlainCodec, samples: int) -> Workload:
+def mreq_workload(config: MReQConfig, student: MultiResolutionCodec, teacher: PlainCodec | None,
+                  samples: int) -> Workload:
     """Return what a step of `halle mreq` is, with crops of so many samples."""
     items = _items(config.training)
     try:
         cost = mreq_cost(config, student, teacher, items, samples)
     except Exception:  # a teacher of another project need not compute on tensors without data
         cost = None
-    return _workload(cost, config.training, items, samples / teacher.sample_rate)
+    return _workload(cost, config.training, items, samples / student.sample_rate)
 
 
 def _items(training: CodecTrainingConfig) -> int:
@@ -59,17 +60,22 @@ def codec_cost(config: TrainCodecConfig, items: int, samples: int) -> StepCost:
     return _count(codec, recipe, config.training, forward, items, samples)
 
 
-def mreq_cost(config: MReQConfig, student: MultiResolutionCodec, teacher: PlainCodec, items: int,
+def mreq_cost(config: MReQConfig, student: MultiResolutionCodec, teacher: PlainCodec | None, items: int,
               samples: int) -> StepCost:
     """Count a batch of `items` crops, once encoder, decoder and discriminator take part."""
     student = student.eval()
 
-    def forward(batch: Tensor) -> tuple[Tensor, list[Tensor]]:
-        output = student.mrvq(student.encode_latents(batch), Ranks())
+    def distillation(batch: Tensor, output: MRVQOutput) -> list[Tensor]:
+        if teacher is None:
+            return []
         with torch.no_grad():
             taught = teacher.quantize(teacher.encode_latents(batch)).partial_sums
         pairs = [(output.partial_sums[s - 1], taught[t - 1]) for s, t in config.mrvq.fld_pairs]
-        return output.quantized, [fld_loss(pairs, [1.0] * len(pairs)),
+        return [fld_loss(pairs, [1.0] * len(pairs))]
+
+    def forward(batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+        output = student.mrvq(student.encode_latents(batch), Ranks())
+        return output.quantized, [*distillation(batch, output),
                                   hsr_loss(output.hsr_pairs, [1.0] * len(output.hsr_pairs)),
                                   torch.cat(list(output.commitments.values())).mean()]
 

@@ -1,0 +1,116 @@
+"""What `mreq` decides before it trains: which student, which weights, from how many blocks a crop is decoded."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.codec.mrvq import MultiResolutionCodec
+from stages.codec.quantizer import Ranks
+from stages.codec.registry import PlainCodec, load_codec
+from stages.config.stage_configs import MReQConfig
+from stages.errors import UsageError
+from stages.randomness import derive_seed
+
+log = logging.getLogger("halle.mreq")
+
+
+class Clips(Protocol):
+    """Where crops of waveforms come from; `stages.data` has them."""
+
+    crop_samples: int
+
+    def batches(self, step: int, num_crops: int) -> Iterator[Tensor]:
+        """Yield [items, 1, crop_samples] until there were `num_crops`."""
+        ...
+
+
+def going_on(config: MReQConfig) -> tuple[MReQConfig, MultiResolutionCodec]:
+    """Return the codec after --init, and the settings with its blocks."""
+    codec = load_codec(config.init)
+    if not isinstance(codec, MultiResolutionCodec):
+        raise UsageError(f"expected a codec that `halle mreq` made after --init, got `{config.init}`, which is plain",
+                         "give a plain codec as --teacher")
+    if config.rates or config.alphas:
+        raise UsageError("expected no --rates and no --alphas beside --init: the blocks are those of its codec",
+                         "leave them out, or start from a teacher")
+    return config.model_copy(update={"mrvq": codec.config.mrvq}), codec
+
+
+def student_of(config: MReQConfig, source: PlainCodec | MultiResolutionCodec) -> MultiResolutionCodec:
+    """Return the codec to train: a copy of a multi-resolution `source`, or a plain one's successor (section 4.2)."""
+    if isinstance(source, MultiResolutionCodec):
+        return copy.deepcopy(source).requires_grad_(True)
+    return MultiResolutionCodec.from_teacher(source, config.mrvq, config.init_codebooks, config.init_autoencoder)
+
+
+def check_bit_rate(student: MultiResolutionCodec, source: PlainCodec | MultiResolutionCodec) -> dict[str, float]:
+    """Return the bit rates of both, from the streams; warn when they differ, which the paper's blocks do not."""
+    ours, theirs = student.bits_per_second, source.bits_per_second
+    if ours != student.config.bits_per_second:
+        raise AssertionError(f"streams carry {ours} bit/s, the blocks say {student.config.bits_per_second}")
+    log.info("bit rate %g bit/s, teacher %g; lowest %g Hz", ours, theirs, student.streams[0].frame_rate)
+    if ours != theirs:
+        log.warning("the student's bit rate %g bit/s differs from the teacher's %g bit/s", ours, theirs)
+    return {"bits_per_second": ours, "teacher_bits_per_second": theirs}
+
+
+@torch.no_grad()
+def start_codebooks(student: MultiResolutionCodec, clips: Clips, config: MReQConfig, device: torch.device,
+                    ranks: Ranks) -> None:  # fmt: skip
+    """Start the Quant codebooks from k-means: the lowest block needs as many vectors as any, at its own rate."""
+    quantizer = student.config.quantizer
+    frames = quantizer.kmeans_vectors_per_code * quantizer.codebook_size * config.mrvq.blocks[0].stride
+    num_clips = -(-frames * student.hop_length // clips.crop_samples)
+    parts = [student.encode_latents(part.to(device)) for part in clips.batches(0, num_clips)]
+    student.mrvq.initialise(torch.cat(parts), config.init_codebooks, config.seed, ranks)
+    log.info("codebooks of %d blocks start from %d crops", config.mrvq.num_blocks, num_clips)
+
+
+def fld_weights(config: MReQConfig) -> tuple[float, ...]:
+    """Return the weight of every pair of equation 14."""
+    return _each(config.losses.fld, len(config.mrvq.fld_pairs), "losses.fld", "student-teacher pair")
+
+
+def hsr_weights(config: MReQConfig) -> tuple[float, ...]:
+    """Return the weight of every block of equation 17 but the last, whose term is zero."""
+    return _each(config.losses.hsr, config.mrvq.num_blocks - 1, "losses.hsr", "block but the last")
+
+
+def _each(weights: tuple[float, ...] | float, number: int, key: str, what: str) -> tuple[float, ...]:
+    found = weights if isinstance(weights, tuple) else (weights,) * number
+    if len(found) != number:
+        raise UsageError(f"expected one weight for each {what} ({number}) in `{key}`, got `{len(found)}`",
+                         f"give one number for all, or {number}")  # fmt: skip
+    return found
+
+
+def block_shares(config: MReQConfig) -> tuple[float, ...]:
+    """Return how many of the crops are decoded from the first 1, 2, .. all blocks: shares that sum up to 1."""
+    dropping, inner = config.block_dropout, config.mrvq.num_blocks - 1
+    if len(dropping) > inner:
+        raise UsageError(f"expected at most {inner} shares in `block_dropout`, one for each number of blocks but all, "
+                         f"got `{len(dropping)}`", "the rest of the crops are decoded from all blocks")
+    if any(share < 0 for share in dropping) or sum(dropping) > 1:
+        raise UsageError(f"expected shares of at least 0 and at most 1 together in `block_dropout`, "
+                         f"got `{', '.join(map(str, dropping))}`", "[0.5, 0.1, 0.1] leaves 0.3 for all blocks")
+    return (*dropping, *[0.0] * (inner - len(dropping)), 1 - sum(dropping))
+
+
+def num_blocks_of_crops(config: MReQConfig, step: int, crops: Iterable[int]) -> Tensor:
+    """Return from how many blocks each crop of a step is decoded, int64 [crops]: a function of seed, step and crop."""
+    ends = np.cumsum(block_shares(config)[:-1])
+    drawn = [np.random.default_rng(derive_seed(config.seed, "blocks", step, crop)).random() for crop in crops]
+    return torch.from_numpy(np.searchsorted(ends, drawn, side="right") + 1)
+
+
+def latents_of_first(partial_sums: Sequence[Tensor], num_blocks: Tensor) -> Tensor:
+    """Return h_s of equation 15 for each item's own s in `num_blocks` [batch], of h_1 .. h_K [batch, dim, frames]."""
+    items = torch.arange(len(num_blocks), device=num_blocks.device)
+    return torch.stack(list(partial_sums))[num_blocks - 1, items]

@@ -1,0 +1,134 @@
+"""`halle mreq` that goes on from its own codec, and whose decoder learns to speak from the first blocks alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from codec_runs import assert_same_state, codec_config, make_manifest, mreq_config
+
+from stages import mreq, train_codec
+from stages.artifacts.checkpoint import load_checkpoint
+from stages.codec.post_training import latents_of_first, num_blocks_of_crops
+from stages.codec.registry import codec_fingerprint, load_codec
+from stages.errors import UsageError
+from stages.training.loop import Run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def plain(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "codec"
+    train_codec.run(codec_config(data, out, 3))
+    return out
+
+
+@pytest.fixture(scope="module")
+def multi_resolution(data, plain, tmp_path_factory):
+    out = tmp_path_factory.mktemp("multi") / "mreq"
+    mreq.run(mreq_config(data, plain, out, 2))
+    return out
+
+
+def going_on(data, codec, out, steps, *overrides, teacher=""):
+    return mreq_config(data, teacher, out, steps, f"init={codec}", *overrides)
+
+
+def make_task(config):
+    process = Run(config)
+    process.begin_step(1)
+    return mreq.MReQTask(config, mreq._open(config), process), process
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_goes_on_from_a_multi_resolution_codec_without_a_teacher(data, multi_resolution, tmp_path):
+    config = going_on(data, multi_resolution, tmp_path / "run", 4)
+    task, process = make_task(config)
+    task.prepare(process)
+    start = load_codec(multi_resolution).state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in task.codec.state_dict().items())
+    mreq.run(config)
+    moved = load_codec(tmp_path / "run").state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in moved.items())
+    parents = load_checkpoint(tmp_path / "run").parents
+    assert parents["init"] == codec_fingerprint(load_codec(multi_resolution)) and "teacher" not in parents
+    assert "fld" not in rows_of(tmp_path / "run")[0] and "hsr" in rows_of(tmp_path / "run")[0]
+    planned = mreq.plan(going_on(data, multi_resolution, tmp_path / "other", 4))
+    assert planned["blocks"]["8 Hz"] == "1-6-1, stride 6" and planned["init"] == str(multi_resolution)
+
+
+def test_with_a_teacher_beside_it_the_run_is_distilled(data, plain, multi_resolution, tmp_path):
+    mreq.run(going_on(data, multi_resolution, tmp_path / "run", 2, teacher=str(plain)))
+    assert rows_of(tmp_path / "run")[0]["fld"] > 0
+    assert {"teacher", "init", "data"} <= load_checkpoint(tmp_path / "run").parents.keys()
+
+
+@pytest.mark.parametrize(("init", "overrides", "message"), [
+    ("plain", (), "plain"),
+    ("multi_resolution", ("rates=[8, 48]",), "--rates"),
+    ("multi_resolution", ("block_dropout=[0.2, 0.2, 0.2, 0.2]",), "at most 3 shares"),
+    ("multi_resolution", ("block_dropout=[0.9, 0.2]",), "at most 1 together"),
+    ("multi_resolution", ("block_dropout=[-0.1]",), "at least 0"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(init, overrides, message, data, tmp_path, request):
+    codec = request.getfixturevalue(init)
+    with pytest.raises(UsageError, match=message):
+        mreq.run(going_on(data, codec, tmp_path / "run", 2, *overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_neither_teacher_nor_codec_is_refused(data, tmp_path):
+    with pytest.raises(UsageError, match="--teacher"):
+        mreq.run(mreq_config(data, "", tmp_path / "run", 2))
+
+
+def test_crops_are_shared_out_among_blocks_and_a_crop_always_gets_the_same(data, plain, tmp_path):
+    config = mreq_config(data, plain, tmp_path / "run", 2, "block_dropout=[0.5, 0.0, 0.25]")
+    drawn = torch.stack([num_blocks_of_crops(config, step, range(20)) for step in range(100)])
+    shares = drawn.flatten().bincount(minlength=5) / drawn.numel()
+    assert shares[1].item() == pytest.approx(0.5, abs=0.04) and shares[2] == 0
+    assert shares[3].item() == pytest.approx(0.25, abs=0.04) and shares[4].item() == pytest.approx(0.25, abs=0.04)
+    assert torch.equal(num_blocks_of_crops(config, 7, range(4, 9)), drawn[7, 4:9]), "whichever process takes it"
+
+
+def test_a_dropped_block_gets_no_gradient_and_the_first_one_does(data, multi_resolution, tmp_path):
+    config = going_on(data, multi_resolution, tmp_path / "run", 2, "block_dropout=[1.0]", "losses.hsr=0",
+                      "losses.commitment=0")
+    task, process = make_task(config)
+    task.codec.train()
+    batch = task.batch(1, 0, process)
+    assert batch.num_blocks.tolist() == [1] * len(batch.waveforms)
+    task.train_step(batch, process)
+    largest = {k: max(float(p.grad.abs().max()) if p.grad is not None else 0.0 for p in block.parameters())
+               for k, block in enumerate(task.codec.mrvq.blocks[:-1], start=1)}  # fmt: skip
+    assert largest[1] > 0 and largest[2] == largest[3] == 0
+
+
+def test_each_item_gets_the_sum_of_its_own_blocks():
+    sums = tuple(torch.full((3, 2, 4), float(s)) for s in range(1, 5))
+    assert latents_of_first(sums, torch.tensor([4, 1, 2]))[:, 0, 0].tolist() == [4, 1, 2]
+
+
+def test_a_run_with_dropped_blocks_resumes_bit_for_bit(data, multi_resolution, tmp_path):
+    settings = ("block_dropout=[0.5, 0.1]", "training.accumulation=2")
+    mreq.run(going_on(data, multi_resolution, tmp_path / "whole", 6, *settings))
+    for steps in (3, 6):
+        mreq.run(going_on(data, multi_resolution, tmp_path / "parts", steps, *settings))
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_decoder_comes_nearer_to_speech_from_the_first_block_alone(data, plain, tmp_path):
+    found = {}
+    for name, dropout in (("all", ()), ("first", (1.0,))):
+        mreq.run(mreq_config(data, plain, tmp_path / name, 60, f"block_dropout={list(dropout)}",
+                             "training.learning_rate=0.003", "training.validate_every=60"))
+        found[name] = rows_of(tmp_path / name)[-1]["validation.probe.only_first_1.mel"]
+    assert found["first"] < 0.9 * found["all"]
