@@ -27,6 +27,7 @@ from stages.codec.post_training import (
     num_blocks_of_crops,
     start_codebooks,
     student_of,
+    with_finer_first_block,
 )
 from stages.codec.probe import IgnoredBlockWatch, in_words, probe_blocks
 from stages.codec.quantizer import Ranks
@@ -101,7 +102,7 @@ def plan(config: MReQConfig, probe: bool = False) -> dict:
         **check_bit_rate(student, inputs.source),
         "blocks": describe_blocks(config.mrvq.blocks, _latent_rate(inputs.source)),
         "streams": {spec.name: f"{spec.num_codebooks} x {spec.frame_rate:g} Hz" for spec in student.transmitted},
-        "distillation_pairs": [list(pair) for pair in config.mrvq.fld_pairs],
+        "distillation_pairs": [list(pair) for pair in config.mrvq.fld_pairs] if config.teacher else [],
         "steps": config.training.steps, "writes": [config.out, (Path(config.out) / EXPORT).as_posix()],
         **planned_cost(config, mreq_workload(config, student, inputs.teacher, inputs.crops.crop_samples),
                        probe and (lambda own, process: MReQTask(own, inputs, process))),
@@ -119,6 +120,7 @@ def _open(config: MReQConfig) -> Inputs:
         config, source = going_on(config)
     else:
         config, source = resolve_blocks(config, _latent_rate(teacher), teacher.num_codebooks), teacher
+    config = with_finer_first_block(config)
     for check in (fld_weights, hsr_weights, block_shares):
         check(config)
     manifest = read_manifest(config.data)
@@ -156,9 +158,7 @@ class MReQTask:
 
     @torch.no_grad()
     def prepare(self, run: Run) -> None:
-        """Start the Quant codebooks, unless the run goes on from a codec that has them."""
-        if not self.config.init:
-            start_codebooks(self.codec, self.inputs.crops, self.config, run.device, _ranks(run))
+        start_codebooks(self.codec, self.inputs.crops, self.config, run.device, _ranks(run))
 
     def largest_batch(self, run: Run) -> LargestBatch:
         largest = largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)

@@ -40,9 +40,10 @@ def going_on(data, codec, out, steps, *overrides, teacher=""):
 
 
 def make_task(config):
-    process = Run(config)
+    inputs = mreq._open(config)
+    process = Run(inputs.config)
     process.begin_step(1)
-    return mreq.MReQTask(config, mreq._open(config), process), process
+    return mreq.MReQTask(inputs.config, inputs, process), process
 
 
 def rows_of(out):
@@ -132,3 +133,29 @@ def test_the_decoder_comes_nearer_to_speech_from_the_first_block_alone(data, pla
                              "training.learning_rate=0.003", "training.validate_every=60"))
         found[name] = rows_of(tmp_path / name)[-1]["validation.probe.only_first_1.mel"]
     assert found["first"] < 0.9 * found["all"]
+
+
+def test_a_finer_first_block_starts_its_own_codebooks_and_keeps_all_others(data, multi_resolution, tmp_path):
+    config = going_on(data, multi_resolution, tmp_path / "run", 2, "first_block_codebooks=3")
+    task, process = make_task(config)
+    task.prepare(process)
+    start = load_codec(multi_resolution)
+    first, other = task.codec.mrvq.blocks[0], start.mrvq.blocks[0]
+    assert first.pre.num_codebooks == first.post.num_codebooks == 3 and first.pre.initialised and first.post.initialised
+    assert torch.equal(first.quant.codebook(5), other.quant.codebook(5))
+    for name in ("autoencoder.", "mrvq.blocks.0.sub_decoder.", "mrvq.blocks.2."):
+        theirs = {key: value for key, value in start.state_dict().items() if key.startswith(name)}
+        assert theirs and all(torch.equal(value, task.codec.state_dict()[key]) for key, value in theirs.items())
+    mreq.run(config)
+    finer = load_codec(tmp_path / "run")
+    assert finer.stream("post1").num_codebooks == 3 and finer.bits_per_second == start.bits_per_second
+    assert finer.hierarchy.num_levels == start.hierarchy.num_levels == 7
+
+
+def test_a_finer_first_block_of_a_teacher_starts_from_its_first_codebooks(data, plain, tmp_path):
+    task, _ = make_task(mreq_config(data, plain, tmp_path / "run", 2, "first_block_codebooks=4"))
+    teacher, blocks = load_codec(plain), task.codec.mrvq.blocks
+    for index in range(4):
+        assert torch.equal(blocks[0].post.codebook(index), teacher.codebook(index))
+    assert torch.equal(blocks[1].pre.codebook(0), teacher.codebook(1)), "the block stands for one codebook as before"
+    assert task.inputs.config.mrvq.fld_pairs == ((1, 1), (2, 3), (3, 5), (4, 8))

@@ -188,32 +188,35 @@ class MRVQ(nn.Module):
     ) -> None:
         """Start codebooks from k-means on gathered clips of latents [clips, dim, frames], in the order of the blocks.
 
-        A block needs its predecessors' output, and Quant its own PreQ's. With `teacher`, PreQ and PostQ keep the
-        entries copied from the teacher and only Quant is found here.
+        A block needs its predecessors' output, and Quant its own PreQ's. With `teacher`, quantizers that have entries
+        already (PreQ and PostQ copied from a teacher, or all that another codec had) keep them.
         """
         self._check_frames(latents)
+
+        def start(quantizer: ResidualQuantizer, vectors: Tensor) -> None:
+            if init_codebooks == "kmeans" or not quantizer.initialised:
+                _initialise_from(quantizer, vectors, seed, ranks)
+
         residual = latents
         for block in self.blocks:
-            if init_codebooks == "kmeans":
-                _initialise_from(block.pre, residual, seed, ranks)
+            start(block.pre, residual)
             if block.is_last:
                 return
             encoded = _in_parts(block.lower, residual)
-            _initialise_from(block.quant, encoded, seed, ranks)
+            start(block.quant, encoded)
             decoded = _in_parts(block.restore, encoded)
-            if init_codebooks == "kmeans":
-                _initialise_from(block.post, decoded, seed, ranks)
+            start(block.post, decoded)
             residual = residual - block.post.embed(block.post.encode(decoded))
 
     def copy_codebooks(self, teacher: Teacher) -> None:
         """Start PreQ_k and PostQ_k as the teacher's codebooks: (1) (2, 3) (4, 5) (6, 7, 8) for Table 1 (inferred)."""
         first = 0
-        for block in self.blocks:
+        for block, stands_for in zip(self.blocks, self.config.teacher_codebooks, strict=True):
             for quantizer in (block.pre,) if block.is_last else (block.pre, block.post):
                 _check_enough_codebooks(teacher, first + quantizer.num_codebooks)
                 for index, codebook in enumerate(quantizer.codebooks):
                     codebook.set_entries(teacher.codebook(first + index))
-            first += 0 if block.is_last else block.post.num_codebooks
+            first += stands_for
 
     def _check_frames(self, latents: Tensor) -> None:
         multiple = self.config.alignment_frames

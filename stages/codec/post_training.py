@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.codec.mrvq import MultiResolutionCodec
-from stages.codec.quantizer import Ranks
+from stages.codec.quantizer import Ranks, ResidualQuantizer
 from stages.codec.registry import PlainCodec, load_codec
 from stages.config.stage_configs import MReQConfig
 from stages.errors import UsageError
@@ -43,11 +43,30 @@ def going_on(config: MReQConfig) -> tuple[MReQConfig, MultiResolutionCodec]:
     return config.model_copy(update={"mrvq": codec.config.mrvq}), codec
 
 
+def with_finer_first_block(config: MReQConfig) -> MReQConfig:
+    """Return the settings whose first block has `first_block_codebooks` in its PreQ and PostQ."""
+    if config.first_block_codebooks is None:
+        return config
+    first, *others = config.mrvq.blocks
+    finer = first.model_copy(update={"pre": config.first_block_codebooks, "post": config.first_block_codebooks})
+    return config.model_copy(update={"mrvq": config.mrvq.model_copy(update={"blocks": (finer, *others)})})
+
+
 def student_of(config: MReQConfig, source: PlainCodec | MultiResolutionCodec) -> MultiResolutionCodec:
-    """Return the codec to train: a copy of a multi-resolution `source`, or a plain one's successor (section 4.2)."""
-    if isinstance(source, MultiResolutionCodec):
-        return copy.deepcopy(source).requires_grad_(True)
-    return MultiResolutionCodec.from_teacher(source, config.mrvq, config.init_codebooks, config.init_autoencoder)
+    """Return the codec to train: a plain one's successor (section 4.2), or what goes on from a multi-resolution one.
+
+    Quantizers that have another number of codebooks there are left to be started.
+    """
+    if not isinstance(source, MultiResolutionCodec):
+        return MultiResolutionCodec.from_teacher(source, config.mrvq, config.init_codebooks, config.init_autoencoder)
+    student = MultiResolutionCodec(source.config.model_copy(update={"mrvq": config.mrvq}),
+                                   copy.deepcopy(source.autoencoder))
+    for ours, theirs in zip(student.mrvq.blocks, source.mrvq.blocks, strict=True):
+        for name, part in theirs.named_children():
+            own = getattr(ours, name)
+            if not isinstance(part, ResidualQuantizer) or part.num_codebooks == own.num_codebooks:
+                own.load_state_dict(part.state_dict())
+    return student.requires_grad_(True)
 
 
 def check_bit_rate(student: MultiResolutionCodec, source: PlainCodec | MultiResolutionCodec) -> dict[str, float]:
@@ -64,12 +83,18 @@ def check_bit_rate(student: MultiResolutionCodec, source: PlainCodec | MultiReso
 @torch.no_grad()
 def start_codebooks(student: MultiResolutionCodec, clips: Clips, config: MReQConfig, device: torch.device,
                     ranks: Ranks) -> None:  # fmt: skip
-    """Start the Quant codebooks from k-means: the lowest block needs as many vectors as any, at its own rate."""
+    """Start from k-means the codebooks that have no entries yet (or all of a teacher's that shall not be kept).
+
+    The lowest block needs as many vectors as any, at its own rate.
+    """
+    how = "teacher" if config.init else config.init_codebooks
+    if how == "teacher" and all(found.initialised for found in student.mrvq.quantizers().values()):
+        return
     quantizer = student.config.quantizer
     frames = quantizer.kmeans_vectors_per_code * quantizer.codebook_size * config.mrvq.blocks[0].stride
     num_clips = -(-frames * student.hop_length // clips.crop_samples)
     parts = [student.encode_latents(part.to(device)) for part in clips.batches(0, num_clips)]
-    student.mrvq.initialise(torch.cat(parts), config.init_codebooks, config.seed, ranks)
+    student.mrvq.initialise(torch.cat(parts), how, config.seed, ranks)
     log.info("codebooks of %d blocks start from %d crops", config.mrvq.num_blocks, num_clips)
 
 

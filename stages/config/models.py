@@ -7,6 +7,7 @@ marked "inferred" with its source; all of them are settings.
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import accumulate
 from math import lcm
 from typing import Any, Literal
 
@@ -157,16 +158,20 @@ class MRVQConfig(Settings):
         return lcm(*(block.stride for block in self.blocks))
 
     @property
-    def fld_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Student blocks s and teacher codebooks t of equation 14: (1,1), (2,3), (3,5), (4,8) for Table 1.
+    def teacher_codebooks(self) -> tuple[int, ...]:
+        """Codebooks of the teacher that each block stands for: (1, 2, 2, 3) for Table 1.
 
-        Cumulative PostQ codebooks; the last block counts its PreQ, since c_K = a_K.
+        Those of its PostQ, of the last block's PreQ, since c_K = a_K. A PostQ of the first block that is finer than
+        what its Quant sends stands for no more than that.
         """
-        pairs, total = [], 0
-        for index, block in enumerate(self.blocks, start=1):
-            total += block.post or block.pre
-            pairs.append((index, total))
-        return tuple(pairs)
+        first = self.blocks[0]
+        sent = max(1, round(first.quant / first.stride))
+        return (min(first.post, sent), *(block.post or block.pre for block in self.blocks[1:]))
+
+    @property
+    def fld_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Student blocks s, teacher codebooks t so far, of equation 14: (1,1), (2,3), (3,5), (4,8) for Table 1."""
+        return tuple(enumerate(accumulate(self.teacher_codebooks), start=1))
 
     @property
     def num_teacher_codebooks(self) -> int:

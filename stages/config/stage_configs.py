@@ -214,6 +214,9 @@ class MReQConfig(RunConfig):
     rates: tuple[FiniteFloat, ...] | None = Field(None, description="Hz of every block, to derive `mrvq.blocks` from")
     alphas: tuple[int, ...] | None = Field(None, description="codebooks of every PreQ, as in Table 21; likewise")
     mrvq: MRVQConfig = MRVQConfig()
+    # ours: PreQ and PostQ of the first block are neither sent nor predicted
+    first_block_codebooks: int | None = Field(
+        None, ge=1, description="codebooks of both, in place of alpha_1: more make the first block finer at no bit")
     init_autoencoder: Literal["teacher", "fresh"] = "teacher"  # section 4.2; fresh: Table 9, without pre-training
     init_codebooks: Literal["teacher", "kmeans"] = "teacher"  # inferred
     # ours: without decoding, a step takes a fraction of the time
