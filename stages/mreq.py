@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stages.artifacts.manifest import Manifest, read_manifest
 from stages.artifacts.samples import Sample
+from stages.codec.dropout import Crops, draw_depths, sums_at
 from stages.codec.health import revived_codes, training_health
 from stages.codec.losses import fld_loss, gradient_norms, hsr_loss
 from stages.codec.mrvq import MRVQOutput, MultiResolutionCodec
@@ -23,8 +23,6 @@ from stages.codec.post_training import (
     fld_weights,
     going_on,
     hsr_weights,
-    latents_of_first,
-    num_blocks_of_crops,
     start_codebooks,
     student_of,
     with_finer_first_block,
@@ -49,13 +47,6 @@ STAGE = "mreq"
 EXPORT = "mreq.pt"
 PROBED_ITEMS = 8  # each is decoded twice as often as there are blocks
 log = logging.getLogger("halle.mreq")
-
-
-class Crops(NamedTuple):
-    """Waveforms [items, 1, samples], and from how many blocks the decoder gets each of them back, int64 [items]."""
-
-    waveforms: Tensor
-    num_blocks: Tensor
 
 
 @dataclass(frozen=True)
@@ -162,22 +153,16 @@ class MReQTask:
 
     def largest_batch(self, run: Run) -> LargestBatch:
         largest = largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
-
-        def make() -> Crops:
-            waveforms = largest.make()
-            return Crops(waveforms, torch.full((len(waveforms),), self.config.mrvq.num_blocks, device=run.device))
-
-        return replace(largest, make=make)
+        return replace(largest, make=lambda: Crops.whole(largest.make(), self.config.mrvq.num_blocks))
 
     def batch(self, step: int, micro: int, run: Run) -> Crops:
-        training = self.config.training
-        crops = own_items(training.batch_size, training.accumulation, micro, run.rank, run.world_size)
-        num_blocks = num_blocks_of_crops(self.config, step, crops)
-        return Crops(self.reader.batch(step, micro).to(run.device, non_blocking=True), num_blocks.to(run.device))
+        crops = self.reader.items(micro)
+        depths = draw_depths(block_shares(self.config), self.config.seed, step, crops)
+        return Crops(self.reader.batch(step, micro).to(run.device, non_blocking=True), depths.to(run.device))
 
     def train_step(self, batch: Crops, run: Run) -> dict[str, Tensor]:
         ranks, frozen = _ranks(run), run.step <= self.config.frozen_steps
-        waveforms, num_blocks = batch
+        waveforms, depths = batch
         with run.autocast():
             with torch.set_grad_enabled(not frozen):
                 latents = self.codec.encode_latents(waveforms)
@@ -188,7 +173,7 @@ class MReQTask:
             extra = self.diagnostics(latents, output, output.quantized, weighted, run)
             run.backward(sum(weighted.values()))
             return {**losses, **extra}
-        decoded = latents_of_first(output.partial_sums, num_blocks) if self.config.block_dropout else output.quantized
+        decoded = sums_at(output.partial_sums, depths) if self.config.block_dropout else output.quantized
         with run.autocast():
             estimate = self.codec.decode_latents(decoded)
         judged = self.objective(estimate.float(), waveforms, ranks, run.step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stages.artifacts.manifest import read_manifest
 from stages.artifacts.samples import Sample
+from stages.codec.dropout import Crops, depth_shares, draw_depths, sums_at
 from stages.codec.health import revived_codes, training_health
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.quantizer import QuantizerOutput, Ranks
@@ -105,6 +106,7 @@ def _open(config: TrainCodecConfig) -> Inputs:
         raise UsageError(f"the codebooks never start: expected fewer than {training.steps} steps without them, "
                          f"got `{config.quantizer_start_step}`", "lower quantizer_start_step, or raise --steps")
     own_items(training.batch_size, training.accumulation, 0, 0, 1)
+    _shares(config)
     manifest = read_manifest(config.data)
     crops = training_and_validation_crops(manifest, autoencoder.sample_rate, samples, config.seed, config.max_bad)
     teacher, init = _teacher(config), _init(config)
@@ -166,26 +168,28 @@ class CodecTask:
         """Nothing: the codebooks start when `quantizer_start_step` is over."""
 
     def largest_batch(self, run: Run) -> LargestBatch:
-        return largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
+        largest = largest_crops(self.config.training, self.inputs.crops.crop_samples, self.codec.sample_rate, run)
+        return replace(largest, make=lambda: Crops.whole(largest.make(), self.codec.num_codebooks))
 
-    def batch(self, step: int, micro: int, run: Run) -> Tensor:
-        return self.reader.batch(step, micro).to(run.device, non_blocking=True)
+    def batch(self, step: int, micro: int, run: Run) -> Crops:
+        depths = draw_depths(_shares(self.config), self.config.seed, step, self.reader.items(micro))
+        return Crops(self.reader.batch(step, micro).to(run.device, non_blocking=True), depths.to(run.device))
 
-    def train_step(self, batch: Tensor, run: Run) -> dict[str, Tensor]:
-        ranks = _ranks(run)
+    def train_step(self, batch: Crops, run: Run) -> dict[str, Tensor]:
+        ranks, (waveforms, depths) = _ranks(run), batch
         quantized = run.step > self.config.quantizer_start_step
         if quantized and not (self.started or run.trying or self.codec.quantizer.initialised):
             self.start_codebooks(run)
         # a rollback may lead to before the start
         self.started = not run.trying and run.step > self.config.quantizer_start_step + 1
         with run.autocast():
-            latents = self.codec.encode_latents(batch)
+            latents = self.codec.encode_latents(waveforms)
             output = self.codec.quantizer(latents, ranks) if quantized else None
-            estimate = self.codec.decode_latents(output.quantized if quantized else latents)
-        losses = self.objective(estimate.float(), batch, ranks, run.step)
+            estimate = self.codec.decode_latents(self.decoded(output, depths) if quantized else latents)
+        losses = self.objective(estimate.float(), waveforms, ranks, run.step)
         logged, total = dict(losses.values), losses.balanced
         if quantized:
-            taught = self.losses_at_latents(output, batch)
+            taught = self.losses_at_latents(output, waveforms)
             weighted = {name: getattr(self.config.losses, name) * loss for name, loss in taught.items()}
             if run.step % self.config.training.log_every == 0:
                 logged |= gradients_at_latents(latents, {"nac": losses.balanced, **weighted}, ranks)
@@ -198,11 +202,15 @@ class CodecTask:
         run.backward(total)
         return logged
 
+    def decoded(self, output: QuantizerOutput, depths: Tensor) -> Tensor:
+        """Return what the decoder gets: the sum of all codebooks, or of each crop's first ones alone."""
+        return sums_at(output.partial_sums, depths) if self.config.codebook_dropout else output.quantized
+
     def losses_at_latents(self, output: QuantizerOutput, batch: Tensor) -> dict[str, Tensor]:
         """Return the losses that bypass the balancer, by the name of their weight."""
         losses = {"commitment": output.commitment.mean()}
         if self.inputs.teacher is not None:
-            losses["semantic"] = self.distillation(output.first, self.inputs.teacher(batch))
+            losses["semantic"] = self.distillation(output.partial_sums[0], self.inputs.teacher(batch))
         return losses
 
     @torch.no_grad()
@@ -232,6 +240,10 @@ class CodecTask:
 
     def identity(self) -> tuple[str, dict, dict]:
         return "codec", self.codec.export_config(), self.inputs.parents
+
+
+def _shares(config: TrainCodecConfig) -> tuple[float, ...]:
+    return depth_shares(config.codebook_dropout, config.codec.num_codebooks, "codebook_dropout", "codebooks")
 
 
 def _ranks(run: Run) -> Ranks:

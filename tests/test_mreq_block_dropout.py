@@ -10,7 +10,8 @@ from codec_runs import assert_same_state, codec_config, make_manifest, mreq_conf
 
 from stages import mreq, train_codec
 from stages.artifacts.checkpoint import load_checkpoint
-from stages.codec.post_training import latents_of_first, num_blocks_of_crops
+from stages.codec.dropout import draw_depths, sums_at
+from stages.codec.post_training import block_shares
 from stages.codec.registry import codec_fingerprint, load_codec
 from stages.errors import UsageError
 from stages.training.loop import Run
@@ -93,11 +94,12 @@ def test_neither_teacher_nor_codec_is_refused(data, tmp_path):
 
 def test_crops_are_shared_out_among_blocks_and_a_crop_always_gets_the_same(data, plain, tmp_path):
     config = mreq_config(data, plain, tmp_path / "run", 2, "block_dropout=[0.5, 0.0, 0.25]")
-    drawn = torch.stack([num_blocks_of_crops(config, step, range(20)) for step in range(100)])
-    shares = drawn.flatten().bincount(minlength=5) / drawn.numel()
-    assert shares[1].item() == pytest.approx(0.5, abs=0.04) and shares[2] == 0
-    assert shares[3].item() == pytest.approx(0.25, abs=0.04) and shares[4].item() == pytest.approx(0.25, abs=0.04)
-    assert torch.equal(num_blocks_of_crops(config, 7, range(4, 9)), drawn[7, 4:9]), "whichever process takes it"
+    shares = block_shares(config)
+    drawn = torch.stack([draw_depths(shares, 0, step, range(20)) for step in range(100)])
+    found = drawn.flatten().bincount(minlength=5) / drawn.numel()
+    assert found[1].item() == pytest.approx(0.5, abs=0.04) and found[2] == 0
+    assert found[3].item() == pytest.approx(0.25, abs=0.04) and found[4].item() == pytest.approx(0.25, abs=0.04)
+    assert torch.equal(draw_depths(shares, 0, 7, range(4, 9)), drawn[7, 4:9]), "whichever process takes it"
 
 
 def test_a_dropped_block_gets_no_gradient_and_the_first_one_does(data, multi_resolution, tmp_path):
@@ -106,7 +108,7 @@ def test_a_dropped_block_gets_no_gradient_and_the_first_one_does(data, multi_res
     task, process = make_task(config)
     task.codec.train()
     batch = task.batch(1, 0, process)
-    assert batch.num_blocks.tolist() == [1] * len(batch.waveforms)
+    assert batch.depths.tolist() == [1] * len(batch.waveforms)
     task.train_step(batch, process)
     largest = {k: max(float(p.grad.abs().max()) if p.grad is not None else 0.0 for p in block.parameters())
                for k, block in enumerate(task.codec.mrvq.blocks[:-1], start=1)}  # fmt: skip
@@ -115,7 +117,7 @@ def test_a_dropped_block_gets_no_gradient_and_the_first_one_does(data, multi_res
 
 def test_each_item_gets_the_sum_of_its_own_blocks():
     sums = tuple(torch.full((3, 2, 4), float(s)) for s in range(1, 5))
-    assert latents_of_first(sums, torch.tensor([4, 1, 2]))[:, 0, 0].tolist() == [4, 1, 2]
+    assert sums_at(sums, torch.tensor([4, 1, 2]))[:, 0, 0].tolist() == [4, 1, 2]
 
 
 def test_a_run_with_dropped_blocks_resumes_bit_for_bit(data, multi_resolution, tmp_path):

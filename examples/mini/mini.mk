@@ -66,9 +66,11 @@ SPEECH := --tokens $(TOKENS) --tokens $(MORE_TOKENS) --codec $(PACKED)
 run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) -O stream_weights=[1,3,2,1.5,1,0.75,0.75] $(OPTIONS)
 # the first codebook of a block decides most of what is heard
 run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,1,2,1,2,1,1] $(OPTIONS)
-# its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`
+# its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`; its decoder
+# learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
-  --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 $(OPTIONS)
+  --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 \
+  -O codebook_dropout=[0.5,0,0.1,0,0.1] $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(VALLE_CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)

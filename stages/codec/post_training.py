@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from stages.codec.dropout import depth_shares
 from stages.codec.mrvq import MultiResolutionCodec
 from stages.codec.quantizer import Ranks, ResidualQuantizer
 from stages.codec.registry import PlainCodec, load_codec
 from stages.config.stage_configs import MReQConfig
 from stages.errors import UsageError
-from stages.randomness import derive_seed
 
 log = logging.getLogger("halle.mreq")
 
@@ -118,24 +117,4 @@ def _each(weights: tuple[float, ...] | float, number: int, key: str, what: str) 
 
 def block_shares(config: MReQConfig) -> tuple[float, ...]:
     """Return how many of the crops are decoded from the first 1, 2, .. all blocks: shares that sum up to 1."""
-    dropping, inner = config.block_dropout, config.mrvq.num_blocks - 1
-    if len(dropping) > inner:
-        raise UsageError(f"expected at most {inner} shares in `block_dropout`, one for each number of blocks but all, "
-                         f"got `{len(dropping)}`", "the rest of the crops are decoded from all blocks")
-    if any(share < 0 for share in dropping) or sum(dropping) > 1:
-        raise UsageError(f"expected shares of at least 0 and at most 1 together in `block_dropout`, "
-                         f"got `{', '.join(map(str, dropping))}`", "[0.5, 0.1, 0.1] leaves 0.3 for all blocks")
-    return (*dropping, *[0.0] * (inner - len(dropping)), 1 - sum(dropping))
-
-
-def num_blocks_of_crops(config: MReQConfig, step: int, crops: Iterable[int]) -> Tensor:
-    """Return from how many blocks each crop of a step is decoded, int64 [crops]: a function of seed, step and crop."""
-    ends = np.cumsum(block_shares(config)[:-1])
-    drawn = [np.random.default_rng(derive_seed(config.seed, "blocks", step, crop)).random() for crop in crops]
-    return torch.from_numpy(np.searchsorted(ends, drawn, side="right") + 1)
-
-
-def latents_of_first(partial_sums: Sequence[Tensor], num_blocks: Tensor) -> Tensor:
-    """Return h_s of equation 15 for each item's own s in `num_blocks` [batch], of h_1 .. h_K [batch, dim, frames]."""
-    items = torch.arange(len(num_blocks), device=num_blocks.device)
-    return torch.stack(list(partial_sums))[num_blocks - 1, items]
+    return depth_shares(config.block_dropout, config.mrvq.num_blocks, "block_dropout", "blocks")

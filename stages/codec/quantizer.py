@@ -58,14 +58,17 @@ class QuantizerOutput:
     """Codes and embeddings of latents [batch, dim, frames].
 
     `codes` is [batch, codebooks, frames]. `quantized` [batch, dim, frames] has exactly the embeddings' values and
-    passes its gradient straight to the latents; `first` is the same of the first codebook alone. `commitment`
-    [codebooks] is each codebook's mean squared distance from its input to its (detached) embedding.
+    passes its gradient straight to the latents; `partial_sums` are the same of the first 1, 2, .. all codebooks.
+    `commitment` [codebooks] is each codebook's mean squared distance from its input to its (detached) embedding.
     """
 
     codes: Tensor
-    quantized: Tensor
-    first: Tensor
+    partial_sums: tuple[Tensor, ...]
     commitment: Tensor
+
+    @property
+    def quantized(self) -> Tensor:
+        return self.partial_sums[-1]
 
 
 def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
@@ -284,19 +287,19 @@ class ResidualQuantizer(nn.Module):
         """Quantize latents [batch, dim, frames]; in training mode every codebook takes one EMA step."""
         rows = self._rows(latents)
         residual, total = rows, torch.zeros_like(rows)
-        codes, parts, commitment = [], [], []
+        codes, sums, commitment = [], [], []
         for codebook in self.codebooks:
             found = codebook.encode(residual.detach())
             embedded = codebook.embed(found)
             commitment.append(nn.functional.mse_loss(residual, embedded))
             if self.training:
                 codebook.update(residual.detach(), found, ranks)
-            codes.append(found)
-            parts.append(embedded)
             residual, total = residual - embedded, total + embedded
+            codes.append(found)
+            sums.append(total)
         latents = latents.to(rows.dtype)
-        quantized, first = (straight_through(latents, _columns(part, len(latents))) for part in (total, parts[0]))
-        return QuantizerOutput(_stack_codes(codes, len(latents)), quantized, first, torch.stack(commitment))
+        passed = tuple(straight_through(latents, _columns(each, len(latents))) for each in sums)
+        return QuantizerOutput(_stack_codes(codes, len(latents)), passed, torch.stack(commitment))
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:

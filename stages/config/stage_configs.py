@@ -177,6 +177,9 @@ class TrainCodecConfig(RunConfig):
     init: str | None = running(None, description="codec whose encoder and decoder to start from; identity by content")
     codec: CodecConfig = CodecConfig()
     quantizer_start_step: int = Field(0, ge=0, description="steps as a plain autoencoder before there are codebooks")
+    # ours is the distribution (Zeghidour et al. 2021: each number of codebooks alike); not in the paper
+    codebook_dropout: tuple[FiniteFloat, ...] = Field(
+        (), description="shares of the crops that are decoded from the first 1, 2, .. codebooks alone")
     crop_seconds: float = Field(1.0, gt=0)  # inferred
     semantic: SemanticConfig = SemanticConfig()  # of speechtokenizer
     losses: TrainCodecLossWeights = TrainCodecLossWeights()

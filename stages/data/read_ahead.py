@@ -49,6 +49,10 @@ class CropReader:
         found = [future.result() for future in self._pending.pop(places[0])]
         return torch.from_numpy(np.stack(found)).unsqueeze(1)
 
+    def items(self, micro: int) -> range:
+        """Return which crops of a step are this process's in a micro-batch."""
+        return self._items(micro, self._rank, self._world_size)
+
     def utterances(self, step: int, micro: int, rank: int, world_size: int) -> list[str]:
         """Return the ids of what a process takes of a micro-batch that was read."""
         return [self._crops.drawn(step, index) for index in self._items(micro, rank, world_size)]
@@ -59,5 +63,4 @@ class CropReader:
 
     def _submit(self, place: Place) -> list[Future[np.ndarray]]:
         step, micro = place
-        own = self._items(micro, self._rank, self._world_size)
-        return [self._pool.submit(self._crops.crop, step, index) for index in own]
+        return [self._pool.submit(self._crops.crop, step, index) for index in self.items(micro)]

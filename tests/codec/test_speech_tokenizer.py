@@ -115,9 +115,9 @@ def test_the_first_codebooks_output_is_taught_and_passes_its_gradient_straight_t
     latents = tokenizer.encode_latents(synthetic_speech(2, 12_000))
     latents.retain_grad()
     output = tokenizer.quantizer(latents)
-    assert torch.equal(output.first, tokenizer.quantizer.embed_codebook(0, output.codes[:, 0]))
+    assert torch.equal(output.partial_sums[0], tokenizer.quantizer.embed_codebook(0, output.codes[:, 0]))
     features = torch.randn(2, 24, 24)
-    distillation(output.first, features).backward()
+    distillation(output.partial_sums[0], features).backward()
     first = tokenizer.quantizer.embed_codebook(0, output.codes[:, 0]).requires_grad_()
     distillation(first, features).backward()
     assert torch.equal(latents.grad, first.grad) and float(latents.grad.abs().max()) > 0
@@ -130,7 +130,8 @@ def test_what_is_taught_is_what_was_decoded_not_what_the_codebook_has_become(tok
     latents = tokenizer.encode_latents(synthetic_speech(2, 12_000))
     entries = tokenizer.codebook(0).clone()
     output = tokenizer.train().quantizer(latents)
-    assert torch.equal(output.first, torch.nn.functional.embedding(output.codes[:, 0], entries).transpose(1, 2))
+    embedded = torch.nn.functional.embedding(output.codes[:, 0], entries)
+    assert torch.equal(output.partial_sums[0], embedded.transpose(1, 2))
     assert not torch.equal(tokenizer.codebook(0), entries)
 
 
@@ -145,7 +146,7 @@ def test_gradient_norms_are_those_of_the_losses() -> None:
 def test_distillation_falls_when_the_features_can_be_predicted(tokenizer) -> None:
     """Features that are a linear map of the first codebook's output itself."""
     latents = tokenizer.encode_latents(synthetic_speech(4, 12_000)).detach()
-    first = tokenizer.quantizer(latents).first
+    first = tokenizer.quantizer(latents).partial_sums[0]
     features = torch.einsum("fd,bdt->bft", torch.randn(24, 16), first)
     distillation = SemanticDistillation(16, 24)
     optimizer = torch.optim.Adam(distillation.parameters(), lr=0.02)
