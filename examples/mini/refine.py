@@ -4,8 +4,8 @@
         [--guidance 2]
 
 Short test utterances of some voices are encoded; the first levels are left as they are, the NAR predicts the others,
-and the word error rate of what comes out is printed for each number of true levels. 0 is what the NAR does in
-synthesis with a perfect AR model, all levels what the codec does.
+or they are left out, and the word error rate of what comes out is printed for each number of true levels. 0 is what the
+NAR does in synthesis with a perfect AR model, all levels what the codec does.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages.artifacts.checkpoint import load_checkpoint, load_tensors
-from stages.codec.base import Streams, TokenHierarchy
+from stages.artifacts.token_store import TokenUtterance
+from stages.codec.base import Codec, Streams, TokenHierarchy
 from stages.config.aligner import AlignerConfig
 from stages.config.models import NARConfig
 from stages.data.alignments import align
@@ -60,8 +62,15 @@ def chosen_utterances(data: TokenData, number: int) -> list[int]:
     return [index for found in by_voice for index in found[:number]]
 
 
-def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, int]]:
-    """Yield each number of true levels, the word error rate in %, and of how many utterances."""
+def without_others(codec: Codec, true: Streams, true_levels: int) -> np.ndarray:
+    """Return what the decoder makes of the first `true_levels` levels alone, float32 [samples]."""
+    latents = codec.decode_latents(codec.hierarchy.teacher_feature(true, true_levels + 1))
+    return latents[0, 0].float().clamp(-1, 1).numpy()
+
+
+def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, float, int]]:
+    """Yield each number of true levels, the word error rates in % with the others predicted and left out, and of how
+    many utterances."""
     data = open_tokens(options.tokens, None)
     codec = open_codec(options.codec, data)
     checkpoint = load_checkpoint(options.nar, "nar")
@@ -73,19 +82,23 @@ def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, int]]
     items = chosen_utterances(data, options.utterances)
     places = align(data, codec, items, AlignerConfig(), 0) if nar.config.text_mode == "pointer" else {}
     transcriber, metric = load_transcriber("pocketsphinx"), CorpusWER()
+
+    def heard(utterance: TokenUtterance, waveform: np.ndarray) -> dict:
+        said = transcriber.transcribe(waveform, codec.sample_rate).text
+        return metric.measure(MetricInput(utterance.text, codec.sample_rate, waveform, transcript=said))
+
     for true_levels in options.true_levels:
-        found = []
+        predicted, left_out = [], []
         for index in items:
             utterance = data.store[index]
             text = torch.from_numpy(utterance.text_tokens.astype("int64"))[None]
             read = torch.from_numpy(places[index].astype("int64"))[None] if places else None
+            true = streams_of(utterance, torch.device("cpu"))
             with torch.inference_mode():
-                streams = refine_below(nar, codec.hierarchy, streams_of(utterance, torch.device("cpu")), true_levels,
-                                       text, read, windows)  # fmt: skip
-                waveform = decode(codec, streams)
-            heard = transcriber.transcribe(waveform, codec.sample_rate).text
-            found.append(metric.measure(MetricInput(utterance.text, codec.sample_rate, waveform, transcript=heard)))
-        yield true_levels, metric.summarise(numbers_of(metric, found)), len(items)
+                streams = refine_below(nar, codec.hierarchy, true, true_levels, text, read, windows)
+                predicted.append(heard(utterance, decode(codec, streams)))
+                left_out.append(heard(utterance, without_others(codec, true, true_levels)))
+        yield true_levels, *(metric.summarise(numbers_of(metric, found)) for found in (predicted, left_out)), len(items)
 
 
 def main() -> None:
@@ -97,9 +110,9 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.0, help="as sampling.nar_guidance (default: 1)")
     options = parser.parse_args()
     options.nar = Path(options.nar)
-    print("| true levels | WER, % | utterances |\n|---|---|---|")
-    for true_levels, errors, number in word_errors(options):
-        print(f"| {true_levels} | {errors:.1f} | {number} |", flush=True)
+    print("| true levels | WER, the others predicted, % | WER, without the others, % | utterances |\n|---|---|---|---|")
+    for true_levels, predicted, left_out, number in word_errors(options):
+        print(f"| {true_levels} | {predicted:.1f} | {left_out:.1f} | {number} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,21 @@ def test_levels_are_true_up_to_the_number_asked_for_and_predicted_above(script, 
     none_true = refined(0)
     assert all(torch.equal(none_true[name], codes) for name, codes in alone.items())
     assert not torch.equal(hierarchy.level_codes(none_true, 1), hierarchy.level_codes(true, 1))
+
+
+def test_levels_that_are_left_out_are_missing_in_what_is_heard(script, halle_tokens):
+    store, codec = halle_tokens
+    data = open_tokens(store, None)
+    codec = open_codec(str(codec), data)
+    true = streams_of(data.store[int(data.train[0])], torch.device("cpu"))
+    with torch.inference_mode():
+        everything = script.without_others(codec, true, codec.hierarchy.num_levels)
+        lowest = script.without_others(codec, true, 0)
+        expected = codec.decode_latents(codec.hierarchy.teacher_feature(true, 1))[0, 0].clamp(-1, 1).numpy()
+        whole = codec.decode(true)[0, 0].clamp(-1, 1).numpy()
+    np.testing.assert_allclose(everything, whole, atol=1e-5)
+    np.testing.assert_array_equal(lowest, expected)
+    assert np.abs(lowest - everything).max() > 1e-3
 
 
 def test_short_test_utterances_of_each_voice_are_chosen(script):
