@@ -96,7 +96,7 @@ CONTINUED := rms
 RESULT_SETTINGS := -O speaker_model=resemblyzer
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
-.PHONY: corpus definitions $(QUEUE) figures slice halle-model valle-model halle-tuning valle-tuning results-data \
+.PHONY: corpus definitions $(QUEUE) figures blocks slice halle-model valle-model halle-tuning valle-tuning results-data \
   results results-without-valle
 .DELETE_ON_ERROR:
 
@@ -122,6 +122,9 @@ valle-nar: $(VALLE_NAR)/$(DONE)
 
 figures: $(CODEC)/$(DONE) $(PACKED)/$(DONE)
 	$(PYTHON) figures.py --data $(DATASET) --codec $(CODEC) --mreq $(PACKED) --out $(RUNS)/figures
+
+blocks: $(DATASET)/$(DONE) $(PACKED)/$(DONE)
+	$(PYTHON) blocks.py --data $(DATASET) --codec $(PACKED)
 
 halle-model: $(HALLE_MODEL_DIR)/model.json
 valle-model: $(VALLE_MODEL_DIR)/model.json
