@@ -15,10 +15,9 @@ from stages import evaluate
 from stages.artifacts.storage import read_json, write_text
 from stages.config.resolve import resolve
 
-# temperature, guidance, nar_guidance
-TRIALS = ((1.0, 1.0, 1.0), (0.5, 1.0, 1.0), (0.5, 2.0, 1.0), (0.5, 2.0, 2.0), (0.5, 3.0, 2.0), (0.5, 2.0, 3.0),
-          (0.7, 2.0, 2.0), (0.3, 2.0, 2.0), (0.7, 3.0, 3.0), (0.5, 1.5, 1.5))
-NAMES = ("temperature", "guidance", "nar_guidance")
+NAMES = ("temperature", "guidance", "nar_guidance", "nar_levels")
+TRIALS = ((1.0, 1.0, 1.0, 7), (0.5, 1.0, 1.0, 7), (0.5, 2.0, 2.0, 7), (0.5, 3.0, 3.0, 7), (0.5, 3.0, 3.0, 2),
+          (0.5, 3.0, 3.0, 0), (0.5, 2.0, 2.0, 2), (0.3, 3.0, 3.0, 2), (0.7, 3.0, 3.0, 2), (0.5, 4.0, 2.0, 2))
 
 
 def settings_of(trial: tuple[float, ...]) -> list[str]:

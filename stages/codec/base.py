@@ -83,6 +83,10 @@ class TokenHierarchy(Protocol):
         """Return the feature [batch, latent_dim, frames] from which `level` is predicted, out of true codes."""
         ...
 
+    def levels_in(self, streams: Streams) -> int:
+        """Return how many of the first levels `streams` hold."""
+        ...
+
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         """Return the true codes [batch, frames] of `level`: what the NAR model must predict."""
         ...

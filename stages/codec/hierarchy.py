@@ -66,6 +66,9 @@ class PlainHierarchy:
     def teacher_feature(self, streams: Streams, level: int) -> Tensor:
         return self._quantizer.embed(streams[self._name][:, :level])
 
+    def levels_in(self, streams: Streams) -> int:
+        return streams[self._name].shape[1] - 1
+
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         return streams[self._name][:, level]
 
@@ -150,6 +153,11 @@ class MultiResolutionHierarchy:
 
     def _embed(self, stream: str, block: int, streams: Streams, codebooks: int | None = None) -> Tensor:
         return self._quantizer(stream, block).embed(streams[stream][:, :codebooks])
+
+    def levels_in(self, streams: Streams) -> int:
+        held = [self._target(block) in streams and streams[self._target(block)].shape[1] > codebook
+                for block, codebook in self._levels]
+        return (*held, False).index(False)
 
     def level_codes(self, streams: Streams, level: int) -> Tensor:
         block, codebook = self._levels[level - 1]

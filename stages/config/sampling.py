@@ -28,6 +28,8 @@ class SamplingConfig(Settings):
     guidance: float | None = Field(
         None, ge=0, description="above 1 the text counts for more; only if training hid it; else the model's, or 1")
     nar_guidance: float | None = Field(None, ge=0, description="the same for the NAR")
+    nar_levels: int | None = Field(
+        None, ge=0, description="levels that the NAR predicts, the others are not heard; else the model's, or all")
 
     def over(self, own: Mapping[str, Any]) -> SamplingConfig:
         """Return the settings with nothing left open; `own` are the model's."""

@@ -212,7 +212,8 @@ class Refinement:
     Without `slide_frames` windows are as few as overlap by `overlap_frames`. By default four are read at once, on a
     CPU one: there a batch takes as long as its windows, and more memory.
     Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
-    not understood. Above 1, `guidance` makes the text count for more, as in `stages.lm.generate.Sampling`.
+    not understood. Above 1, `guidance` makes the text count for more, as in `stages.lm.generate.Sampling`. `levels`
+    (None: all) are how many of the first levels are predicted.
     """
 
     window_frames: int | None = None
@@ -223,6 +224,7 @@ class Refinement:
     temperature: float = 0.0
     prompt_frames: int | None = None
     guidance: float = 1.0
+    levels: int | None = None
 
     def windows(self, num_frames: int) -> list[Window]:
         if self.window_frames is None or self.window_frames >= num_frames:
@@ -283,22 +285,24 @@ def refine(
     generator: torch.Generator | None = None,
     places: Tensor | None = None,
 ) -> Streams:
-    """Return all streams for the AR's codes [1, codebooks, frames], prompt frames included.
+    """Return all streams for the AR's codes [1, codebooks, frames], prompt frames included; those of the first
+    `settings.levels` alone when that is given.
 
     `text` is [1, tokens]; `places` [1, frames], for the text mode `pointer`, says which of them each frame ends in.
-    `prompt` holds every stream of the prompt; its codes stay as they are. For each level all windows are read, then the
-    frozen codec modules run over the whole sequence (section 5).
+    `prompt` holds the streams of the prompt, at least as deep; its codes stay as they are. For each level all windows
+    are read, then the frozen codec modules run over the whole sequence (section 5).
     """
     num_prompt, complete = 0, None
     if prompt is not None:
-        complete = hierarchy.teacher_feature(prompt, hierarchy.num_levels + 1)
+        complete = hierarchy.teacher_feature(prompt, hierarchy.levels_in(prompt) + 1)
         num_prompt = complete.shape[-1]
         if settings.prompt_frames is not None:
             complete = complete[..., -settings.prompt_frames :]
     state = hierarchy.start(lowest, prompt)
     if places is not None:
         places = places.repeat_interleave(state.feature.shape[-1] // places.shape[-1], dim=1)[:, num_prompt:]
-    for level in range(1, hierarchy.num_levels + 1):
+    levels = hierarchy.num_levels if settings.levels is None else settings.levels
+    for level in range(1, levels + 1):
         codes = predict_level(nar, state.feature[..., num_prompt:], level, text, complete, settings, generator,
                               places)  # fmt: skip
         if prompt is not None:

@@ -48,6 +48,10 @@ class SpeechPipeline:
             if guidance != 1 and part not in model.guided:
                 raise UsageError(f"expected guidance 1 for this {part.upper()} model, got {guidance:g}: it never had "
                                  "to do without its text", "train it with -O no_text_probability=0.1")
+        most = model.codec.hierarchy.num_levels
+        if (self.sampling.nar_levels or 0) > most:
+            raise UsageError(f"expected sampling.nar_levels of at most {most}, what this codec has, "
+                             f"got {self.sampling.nar_levels}", "leave it out to hear all of them")
 
     def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
         """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
@@ -204,11 +208,15 @@ class SpeechPipeline:
             temperature=self.sampling.nar_temperature,
             prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
             guidance=self.sampling.nar_guidance,
+            levels=self.sampling.nar_levels,
         )
 
     @torch.inference_mode()
     def _decode(self, streams: dict[str, Tensor]) -> np.ndarray:
-        return self.model.codec.decode(streams)[0, 0].float().clamp(-1, 1).cpu().numpy()
+        codec, levels = self.model.codec, self.sampling.nar_levels
+        waveform = codec.decode(streams) if levels is None else \
+            codec.decode_latents(codec.hierarchy.teacher_feature(streams, levels + 1))
+        return waveform[0, 0].float().clamp(-1, 1).cpu().numpy()
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

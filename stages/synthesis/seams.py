@@ -83,8 +83,9 @@ def cut(take: Take, codec: Codec, frame: int, text: str) -> Prefix:
 
 
 def put_behind(voice: Prefix, last: Prefix) -> Prefix:
-    """Return a prefix that holds the voice prompt and behind it what was said last."""
-    streams = {name: torch.cat([voice.streams[name], codes], dim=-1) for name, codes in last.streams.items()}
+    """Return a prefix that holds the voice prompt and behind it what was said last, as deep as that is."""
+    streams = {name: torch.cat([voice.streams[name][:, : codes.shape[1]], codes], dim=-1)
+               for name, codes in last.streams.items()}
     return Prefix(f"{voice.text} {last.text}", streams, voice.num_samples + last.num_samples)
 
 

@@ -56,6 +56,16 @@ def test_a_plain_codec_refines_to_its_own_embeddings(teacher: ResidualCodec) -> 
     assert torch.equal(states[-1].streams["rvq"], streams["rvq"])
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_streams_know_how_deep_they_are(plain, teacher, student) -> None:
+    codec = teacher if plain else student
+    _, streams = true_streams(codec)
+    hierarchy, state = codec.hierarchy, codec.hierarchy.start(lowest_of(codec, streams))
+    assert hierarchy.levels_in(streams) == hierarchy.num_levels and hierarchy.levels_in(state.streams) == 0
+    for depth, refined in enumerate(refine(hierarchy, state, streams)):
+        assert hierarchy.levels_in(refined.streams) == depth
+
+
 def test_levels_are_the_pre_codebooks_of_blocks_two_to_k(student: MultiResolutionCodec) -> None:
     _, streams = true_streams(student)
     names = [("pre2", 0), ("pre2", 1), ("pre3", 0), ("pre3", 1), ("quant4", 0), ("quant4", 1), ("quant4", 2)]

@@ -328,6 +328,9 @@ class FakeHierarchy:
     def teacher_feature(self, streams, level):
         return self._feature(streams, level)
 
+    def levels_in(self, streams):
+        return sum(name.startswith("level") for name in streams)
+
     def level_codes(self, streams, level):
         return streams[f"level{level}"]
 
