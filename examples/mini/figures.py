@@ -3,7 +3,8 @@
     python figures.py --data RUNS/data --codec RUNS/codec-spectral --mreq RUNS/mreq --out RUNS/figures
 
 Every tested voice is scored by `halle eval --reconstruct` in OUT/VOICE, whose report has all players; the rest is
-measured here. Prints a table and writes it, with all that it rests on, as OUT/figures.md and OUT/figures.json.
+measured here. Prints a table and writes it, with all that it rests on, as OUT/figures.md and OUT/figures.json. Without
+--codec, what compares the two is left out.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _difference(name: str, difference: dict, most: float) -> Figure:
     return Figure(name, f"at most {most:g} points", text, difference["value"] <= most)
 
 
-def latent_figures(codec: Codec, mreq: Codec, manifest: Manifest) -> list[Figure]:
+def latent_figures(codec: Codec | None, mreq: Codec, manifest: Manifest) -> list[Figure]:
     """Return the lines about the 8 Hz block and about long utterances."""
     found, seconds = perplexities(mreq, manifest)
     size = mreq.hierarchy.lowest.codebook_size
@@ -149,16 +150,18 @@ def latent_figures(codec: Codec, mreq: Codec, manifest: Manifest) -> list[Figure
     probed = of_set(manifest, "test-short")[::every]
     probe = probe_blocks(mreq, codec, waveforms(probed, mreq.sample_rate))
     ratio, count = long_over_short(mreq, manifest)
-    plain_ratio, _ = long_over_short(codec, manifest)
+    beside = "" if codec is None else f"; the plain codec {long_over_short(codec, manifest)[0]:.3f}"
+    explained = [] if codec is None else [
+        Figure("variance of the codec's first codebook that the 8 Hz block explains", "at least 50 %",
+               f"{probe[EXPLAINED]:.1%}", probe[EXPLAINED] >= 0.5)]  # fmt: skip
     return [
         Figure("perplexity of each 8 Hz codebook", f"at least {size // 4}",
                ", ".join(f"{value:.0f}" for value in found) + f" over {seconds / 60:.0f} min", min(found) >= size / 4),
         Figure("mel distance with the 8 Hz block averaged over time", "at least x 1.5",
                f"x {probe[FIRST_AVERAGED]:.2f} ({len(probed)} utterances)", probe[FIRST_AVERAGED] >= 1.5),
-        Figure("variance of the codec's first codebook that the 8 Hz block explains", "at least 50 %",
-               f"{probe[EXPLAINED]:.1%}", probe[EXPLAINED] >= 0.5),
+        *explained,
         Figure("mel distance of whole long utterances over 5 s clips of them", "at most 1.05",
-               f"{ratio:.3f} ({count} utterances; the plain codec {plain_ratio:.3f})", ratio <= 1.05),
+               f"{ratio:.3f} ({count} utterances{beside})", ratio <= 1.05),
     ]  # fmt: skip
 
 
@@ -181,20 +184,20 @@ def _cell(score: dict | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("data", "codec", "mreq", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=name != "codec")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="voices that are scored at once")
     parser.add_argument("--limit", type=int, help="utterances a voice, for a quick look")
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = read_manifest(options.data)
     with ThreadPoolExecutor(options.jobs) as pool:
-        codecs = (options.codec, options.mreq)
+        codecs = [path for path in (options.codec, options.mreq) if path]
         scored = pool.map(lambda voice: score_voice(options.data, codecs, voice, options.out, METRICS, options.limit),
                           VOICES)
-        codec, mreq = (for_inference(load_codec(path)) for path in (options.codec, options.mreq))
-        figures = latent_figures(codec, mreq, manifest)
+        *plain, mreq = (for_inference(load_codec(path)) for path in codecs)
+        figures = latent_figures(plain[0] if plain else None, mreq, manifest)
         scores = pooled_scores(list(scored))
-    figures = score_figures(scores) + figures
+    figures = (score_figures(scores) if plain else []) + figures
     write_json(options.out / "figures.json", {"figures": [vars(figure) for figure in figures], "scores": scores})
     write_text(options.out / "figures.md", as_markdown(figures, scores))
     print((options.out / "figures.md").read_text(encoding="utf-8"))

@@ -46,3 +46,15 @@ def test_the_table_says_which_figures_are_missed(figures) -> None:
 def test_the_utterances_of_a_set_are_found_by_its_column(figures) -> None:
     rows = [SimpleNamespace(id=name, extra={"set": name}) for name in ("test-short", "test-long", "train")]
     assert [row.id for row in figures.of_set(SimpleNamespace(utterances=rows), "test-long")] == ["test-long"]
+
+
+def test_without_the_plain_codec_nothing_is_compared_with_it(figures, monkeypatch) -> None:
+    codec = SimpleNamespace(hierarchy=SimpleNamespace(lowest=SimpleNamespace(codebook_size=1024)), sample_rate=24_000)
+    manifest = SimpleNamespace(utterances=[])
+    monkeypatch.setattr(figures, "perplexities", lambda codec, manifest: ([300.0, 200.0], 60.0))
+    monkeypatch.setattr(figures, "long_over_short", lambda codec, manifest: (1.0, 3))
+    monkeypatch.setattr(figures, "probe_blocks", lambda mreq, codec, batches: {
+        figures.FIRST_AVERAGED: 2.0, **({} if codec is None else {figures.EXPLAINED: 0.6})})
+    alone, both = (figures.latent_figures(plain, codec, manifest) for plain in (None, codec))
+    assert len(both) == len(alone) + 1 and [figure.reached for figure in alone] == [False, True, True]
+    assert "plain codec" in both[-1].value and "plain codec" not in alone[-1].value
