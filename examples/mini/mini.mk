@@ -70,7 +70,7 @@ run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights
 # learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
   --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 \
-  -O codebook_dropout=[0.5,0,0.1,0,0.1] $(OPTIONS)
+  -O codebook_dropout=[0.4,0,0.1,0,0.1] $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(VALLE_CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
 run-valle-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data $(DATASET) --out $(VALLE_TOKENS) $(SETTINGS)

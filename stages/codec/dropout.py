@@ -16,6 +16,8 @@ from torch import Tensor
 from stages.errors import UsageError
 from stages.randomness import derive_seed
 
+ROUNDING = 1e-9  # 0.1 ten times are more than 1
+
 
 class Crops(NamedTuple):
     """Waveforms [items, 1, samples], and from how many quantizers (or blocks) each is decoded, int64 [items]."""
@@ -37,10 +39,11 @@ def depth_shares(dropout: Sequence[float], number: int, key: str, what: str) -> 
     if len(dropout) >= number:
         raise UsageError(f"expected at most {number - 1} shares in `{key}`, one for each number of {what} but all, "
                          f"got `{len(dropout)}`", "the rest of the crops are decoded from all of them")
-    if any(share < 0 for share in dropout) or sum(dropout) > 1:
+    rest = 1 - sum(dropout)
+    if any(share < 0 for share in dropout) or rest < -ROUNDING:
         raise UsageError(f"expected shares of at least 0 and at most 1 together in `{key}`, "
                          f"got `{', '.join(map(str, dropout))}`", "[0.5, 0.1, 0.1] leaves 0.3 for all of them")
-    return (*dropout, *[0.0] * (number - 1 - len(dropout)), 1 - sum(dropout))
+    return (*dropout, *[0.0] * (number - 1 - len(dropout)), max(0.0, rest))
 
 
 def draw_depths(shares: Sequence[float], seed: int, step: int, crops: Iterable[int]) -> Tensor:

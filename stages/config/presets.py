@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             # latents of `spectral` are so large that at a weight of 1 FLD and HSR pull 10 to 15 times as hard as L_NAC
             "frozen_steps": 2500, "crop_seconds": 2.0, "losses": {**_MINI_LOSSES, "fld": 0.05, "hsr": 0.05},
             # small language models guess the upper blocks badly: speech should not depend on them
-            "block_dropout": [0.5, 0.1, 0.1], "first_block_codebooks": 4,
+            "block_dropout": [0.4, 0.1, 0.1], "first_block_codebooks": 4,
             "discriminator": {**_MINI_DISCRIMINATOR, "start_step": 10_800},
             "training": {"steps": 10_800, "learning_rate": 5e-4, "warmup_steps": 100, **_MINI_CODEC_TRAINING},
         },
