@@ -64,8 +64,8 @@ run-definitions-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(MORE_DATA)
 SPEECH := --tokens $(TOKENS) --tokens $(MORE_TOKENS) --codec $(PACKED)
 # what is heard depends most on the first codebooks; of the last ones hardly anything can be known
 run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) -O stream_weights=[1,3,2,1.5,1,0.75,0.75] $(OPTIONS)
-# the first codebook of a block decides most of what is heard
-run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,1,2,1,2,1,1] $(OPTIONS)
+# the 16 and 24 Hz blocks decide most of what is heard, of the last one the decoder knows to do without (`make blocks`)
+run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,2,2,1.5,0.5,0.5,0.5] $(OPTIONS)
 # its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`; its decoder
 # learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
