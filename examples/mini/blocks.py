@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from stages.codec.registry import load_codec
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import Score, summarise
-from stages.parallel import ordered_map
 from stages.speech.transcriber import load_transcriber
 
 VOICES = ("rms", "slt", "awb", "kal16", "kathleen")
@@ -63,10 +61,9 @@ def heard_in(codecs: dict[str, MultiResolutionCodec], utterance: Utterance) -> d
             for key, sound in sounds.items()}  # fmt: skip
 
 
-def scores_of(codecs: dict[str, MultiResolutionCodec], utterances: list[Utterance],
-              jobs: int) -> dict[tuple[str, int], Score]:  # fmt: skip
+def scores_of(codecs: dict[str, MultiResolutionCodec], utterances: list[Utterance]) -> dict[tuple[str, int], Score]:
     """Return the score of the recordings and of every codec's first blocks over all utterances."""
-    rows = list(ordered_map(partial(heard_in, codecs), utterances, jobs))
+    rows = [heard_in(codecs, utterance) for utterance in utterances]
     return {key: summarise(CorpusWER(), [row[key] for row in rows]) for key in rows[0]}
 
 
@@ -83,12 +80,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--codec", type=Path, required=True, action="append")
     parser.add_argument("--utterances", type=int, default=15, help="of each voice (default: 15)")
-    parser.add_argument("--jobs", type=int, default=2, help="utterances at once (default: 2)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     codecs = {path.as_posix(): for_inference(load_codec(path)) for path in options.codec}
     utterances = chosen(options.data, options.utterances)
-    print(as_markdown(scores_of(codecs, utterances, options.jobs)))
+    print(as_markdown(scores_of(codecs, utterances)))
     print(f"\n{len(utterances)} utterances, {sum(len(u.text.split()) for u in utterances)} words")
 
 

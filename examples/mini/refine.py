@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stages.artifacts.checkpoint import load_checkpoint, load_tensors
 from stages.artifacts.token_store import TokenUtterance
-from stages.codec.base import Codec, Streams, TokenHierarchy
+from stages.codec.base import Streams, TokenHierarchy
 from stages.config.aligner import AlignerConfig
 from stages.config.models import NARConfig
 from stages.data.alignments import align
@@ -62,12 +62,6 @@ def chosen_utterances(data: TokenData, number: int) -> list[int]:
     return [index for found in by_voice for index in found[:number]]
 
 
-def without_others(codec: Codec, true: Streams, true_levels: int) -> np.ndarray:
-    """Return what the decoder makes of the first `true_levels` levels alone, float32 [samples]."""
-    latents = codec.decode_latents(codec.hierarchy.teacher_feature(true, true_levels + 1))
-    return latents[0, 0].float().clamp(-1, 1).numpy()
-
-
 def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, float, int]]:
     """Yield each number of true levels, the word error rates in % with the others predicted and left out, and of how
     many utterances."""
@@ -97,7 +91,7 @@ def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, float
             with torch.inference_mode():
                 streams = refine_below(nar, codec.hierarchy, true, true_levels, text, read, windows)
                 predicted.append(heard(utterance, decode(codec, streams)))
-                left_out.append(heard(utterance, without_others(codec, true, true_levels)))
+                left_out.append(heard(utterance, decode(codec, true, true_levels)))
         yield true_levels, *(metric.summarise(numbers_of(metric, found)) for found in (predicted, left_out)), len(items)
 
 

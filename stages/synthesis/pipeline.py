@@ -23,6 +23,7 @@ from stages.synthesis.prompt import Prompt
 from stages.synthesis.reading import Reading
 from stages.synthesis.seams import alignment_frames
 from stages.synthesis.takes import Prefix, Request, Script, Speech, Take
+from stages.synthesis.training_samples import decode
 from stages.text.normalizer import normalize
 
 __all__ = ["Speech", "SpeechPipeline"]
@@ -213,10 +214,7 @@ class SpeechPipeline:
 
     @torch.inference_mode()
     def _decode(self, streams: dict[str, Tensor]) -> np.ndarray:
-        codec, levels = self.model.codec, self.sampling.nar_levels
-        waveform = codec.decode(streams) if levels is None else \
-            codec.decode_latents(codec.hierarchy.teacher_feature(streams, levels + 1))
-        return waveform[0, 0].float().clamp(-1, 1).cpu().numpy()
+        return decode(self.model.codec, streams, self.sampling.nar_levels)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

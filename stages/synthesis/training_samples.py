@@ -294,9 +294,11 @@ def decode_lowest(codec: Codec, codes: Tensor, prompt: Streams | None = None) ->
     return _samples(codec.decode_latents(codec.hierarchy.start(codes, prompt).feature))
 
 
-def decode(codec: Codec, streams: Streams) -> np.ndarray:
-    """Return float32 [samples] of the transmitted streams of a batch of one."""
-    return _samples(codec.decode(streams))
+def decode(codec: Codec, streams: Streams, levels: int | None = None) -> np.ndarray:
+    """Return float32 [samples] of the transmitted streams of a batch of one, or of their first levels alone."""
+    if levels is None:
+        return _samples(codec.decode(streams))
+    return _samples(codec.decode_latents(codec.hierarchy.teacher_feature(streams, levels + 1)))
 
 
 def _samples(waveform: Tensor) -> np.ndarray:

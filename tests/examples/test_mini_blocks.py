@@ -58,7 +58,7 @@ def test_short_test_utterances_of_the_voices_are_chosen(script, data):
 
 def test_recordings_and_every_number_of_blocks_have_a_row(script, halle_tokens, data):
     codec = load_codec(halle_tokens[1])
-    scores = script.scores_of({"tiny": codec}, script.chosen(data, 1), 1)
+    scores = script.scores_of({"tiny": codec}, script.chosen(data, 1))
     assert list(scores) == [("recordings", 0), *(("tiny", s) for s in range(1, codec.config.mrvq.num_blocks + 1))]
     table = script.as_markdown(scores).splitlines()
     assert table[2].startswith("| recordings |  | ") and table[3].startswith("| tiny | 1 | ")
