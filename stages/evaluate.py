@@ -194,6 +194,7 @@ def plan(config: EvalConfig) -> dict:
         "seeds": config.seeds,
         "refused": dict(refused),
         "metrics": [metric.name for metric in job.metrics],
+        **({"sampling": job.config.sampling.given} if any(source.sampling for source in job.sources) else {}),
         "writes": [(job.out / name).as_posix() for name in (SCORES, ITEMS, REPORT, *TABLES,
                                                     *([PAGE] if config.listening_test else ()))],
     }

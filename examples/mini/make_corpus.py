@@ -114,7 +114,7 @@ def main() -> None:
     voices = all_voices()[: options.voices or (8 if options.small else None)]
     sentences = wordnet_sentences(options.wordnet)
     if options.definitions:
-        hours = options.hours or (SMALL.train_hours if options.small else DEFINITION_HOURS)
+        hours = (SMALL.train_hours if options.small else DEFINITION_HOURS) if options.hours is None else options.hours
         planned = plan_definitions(voices, wordnet_definitions(options.wordnet), hours, options.seed)
     elif options.tuning:
         planned = plan_tuning(voices, sentences, options.seed)

@@ -32,7 +32,8 @@ _MINI_TRAINING = {"optimizer": "muon", "batch_tokens": 2600, "learning_rate": 1e
 _MINI_CODEC_TRAINING = {"batch_size": 8, "betas": [0.8, 0.99], "schedule": "cosine", "log_every": 50,
                         "validate_every": 500, "save_every": 250, "keep_checkpoints": 3}
 
-# ours, untried at size: a fifth of the paper's rate, and checkpoints enough to take one from before it overfits
+# ours, untried at size: a fifth of the paper's rate, and checkpoints enough to take one from before it overfits. Some
+# texts are hidden, so that a model which can be guided stays so
 _FINETUNE_TRAINING = {"learning_rate": 2e-5, "warmup_steps": 50, "validate_every": 100, "save_every": 100,
                       "validation_items": 64, "keep_checkpoints": 5}
 
@@ -124,11 +125,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "curate": {"validation_share": 0.05, **_EVENLY_LOUD},
         "tokenize": {"shard_utterances": 100},
         "train-ar": {
-            "keep_architecture": True, "model": {"transformer": {"dropout": 0.1}},
+            "keep_architecture": True, "model": {"transformer": {"dropout": 0.1}}, "no_text_probability": 0.1,
             "training": {"steps": 500, "batch_tokens": 4000, **_FINETUNE_TRAINING},
         },
         "train-nar": {
-            "keep_architecture": True,
+            "keep_architecture": True, "no_text_probability": 0.1,
             "training": {"steps": 500, "batch_tokens": 8000, **_FINETUNE_TRAINING},
         },
     },

@@ -7,7 +7,7 @@ import torch
 from tiny_chain import SPEECH, tiny_config
 from torch import nn
 
-from stages import pack, synth
+from stages import evaluate, pack, synth
 from stages.artifacts.storage import read_json, write_json
 from stages.errors import StorageError, UsageError
 from stages.lm.inference import Int8Linear, PackedLinear, can_pack
@@ -72,6 +72,9 @@ def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_pa
     assert (said["temperature"], said["top_k"], said["top_p"]) == (0.5, 9, 1.0)
     scored = model_source(tiny_config("eval", "sampling.top_k=9", model=model)).sampling
     assert (scored.temperature, scored.top_k) == (0.5, 9)
+    planned = evaluate.plan(tiny_config("eval", "sampling.top_k=9", model=model, set=str(chain.data), split="train",
+                                        metrics=["wer"]))["sampling"]
+    assert (planned["temperature"], planned["top_k"], planned["top_p"]) == (0.5, 9, 1.0)
     alone = tiny_config("synth", ar=f"{model}/ar", nar=f"{model}/nar", codec=f"{model}/codec")
     assert with_own_sampling(alone, alone.ar).sampling.temperature == 0.5
     assert with_own_sampling(tiny_config("synth"), f"{chain.model}/ar").sampling.temperature == 1.0
