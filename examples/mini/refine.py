@@ -1,7 +1,7 @@
 """Say where words are lost between the 8 Hz codes and the speech: what a NAR model makes of true codes.
 
     python refine.py --tokens RUNS/tokens --codec CODEC --nar RUNS/nar [--true-levels 0 1 3 5 7] [--utterances 5]
-        [--guidance 2]
+        [--guidance 2] [--mean]
 
 Short test utterances of some voices are encoded; the first levels are left as they are, the NAR predicts the others,
 or they are left out, and the word error rate of what comes out is printed for each number of true levels. 0 is what the
@@ -21,26 +21,26 @@ from torch import Tensor
 
 from stages.artifacts.checkpoint import load_checkpoint, load_tensors
 from stages.artifacts.token_store import TokenUtterance
-from stages.codec.base import Streams, TokenHierarchy
+from stages.codec.base import RefinementState, Streams, TokenHierarchy
 from stages.config.aligner import AlignerConfig
 from stages.config.models import NARConfig
 from stages.data.alignments import align
 from stages.data.token_codec import open_codec, streams_of
 from stages.data.tokens import TokenData, open_tokens
-from stages.lm.nar import NARModel, Refinement, predict_level
+from stages.lm.nar import NARModel, Refinement, level_logits
 from stages.metrics.base import MetricInput
 from stages.metrics.intelligibility import CorpusWER
 from stages.metrics.summary import numbers_of
 from stages.speech.transcriber import load_transcriber
-from stages.synthesis.training_samples import decode, windows_of
+from stages.synthesis.training_samples import decode, decode_feature, windows_of
 
 VOICES = ("rms", "slt", "awb", "kal16")
 LONGEST_SECONDS = 13.0
 
 
 def refine_below(nar: NARModel, hierarchy: TokenHierarchy, true: Streams, true_levels: int, text: Tensor,
-                 places: Tensor | None, windows: Refinement) -> Streams:  # fmt: skip
-    """Return the streams of an utterance with all levels above the first `true_levels` predicted, without a prompt.
+                 places: Tensor | None, windows: Refinement) -> RefinementState:  # fmt: skip
+    """Return the state of an utterance with all levels above the first `true_levels` predicted, without a prompt.
 
     `true` are its own streams, `text` [1, tokens] what it says, `places` [1, frames] where, for a text pointer.
     """
@@ -48,10 +48,13 @@ def refine_below(nar: NARModel, hierarchy: TokenHierarchy, true: Streams, true_l
     if places is not None:
         places = places.repeat_interleave(state.feature.shape[-1] // places.shape[-1], dim=1)
     for level in range(1, hierarchy.num_levels + 1):
-        codes = hierarchy.level_codes(true, level) if level <= true_levels else \
-            predict_level(nar, state.feature, level, text, None, windows, places=places)
-        state = hierarchy.accept(state, codes)
-    return state.streams
+        if level <= true_levels:
+            state = hierarchy.accept(state, hierarchy.level_codes(true, level))
+            continue
+        logits = level_logits(nar, state.feature, level, text, None, windows, places)
+        means = windows.mean
+        state = hierarchy.expect(state, logits.softmax(-1)) if means else hierarchy.accept(state, logits.argmax(-1))
+    return state
 
 
 def chosen_utterances(data: TokenData, number: int) -> list[int]:
@@ -72,7 +75,7 @@ def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, float
     load_tensors(nar, checkpoint.tensors, checkpoint.folder)
     codec.refine_by(nar.config.block_codes)
     windows = windows_of(codec, checkpoint.architecture["window_seconds"], checkpoint.architecture["prompt_seconds"])
-    windows = replace(windows, guidance=options.guidance)
+    windows = replace(windows, guidance=options.guidance, mean=options.mean)
     items = chosen_utterances(data, options.utterances)
     places = align(data, codec, items, AlignerConfig(), 0) if nar.config.text_mode == "pointer" else {}
     transcriber, metric = load_transcriber("pocketsphinx"), CorpusWER()
@@ -89,8 +92,9 @@ def word_errors(options: argparse.Namespace) -> Iterator[tuple[int, float, float
             read = torch.from_numpy(places[index].astype("int64"))[None] if places else None
             true = streams_of(utterance, torch.device("cpu"))
             with torch.inference_mode():
-                streams = refine_below(nar, codec.hierarchy, true, true_levels, text, read, windows)
-                predicted.append(heard(utterance, decode(codec, streams)))
+                state = refine_below(nar, codec.hierarchy, true, true_levels, text, read, windows)
+                spoken = decode_feature(codec, state.feature) if options.mean else decode(codec, state.streams)
+                predicted.append(heard(utterance, spoken))
                 left_out.append(heard(utterance, decode(codec, true, true_levels)))
         yield true_levels, *(metric.summarise(numbers_of(metric, found)) for found in (predicted, left_out)), len(items)
 
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("--true-levels", type=int, nargs="+", default=[0, 7], help="(default: 0 7)")
     parser.add_argument("--utterances", type=int, default=5, help="of each voice (default: 5)")
     parser.add_argument("--guidance", type=float, default=1.0, help="as sampling.nar_guidance (default: 1)")
+    parser.add_argument("--mean", action="store_true", help="as sampling.nar_mean")
     options = parser.parse_args()
     options.nar = Path(options.nar)
     print("| true levels | WER, the others predicted, % | WER, without the others, % | utterances |\n|---|---|---|---|")

@@ -15,13 +15,18 @@ from stages import evaluate
 from stages.artifacts.storage import read_json, write_text
 from stages.config.resolve import resolve
 
-NAMES = ("temperature", "guidance", "nar_guidance", "nar_levels")
-TRIALS = ((1.0, 1.0, 1.0, 7), (0.5, 1.0, 1.0, 7), (0.5, 2.0, 2.0, 7), (0.5, 3.0, 3.0, 7), (0.5, 3.0, 3.0, 2),
-          (0.5, 3.0, 3.0, 0), (0.5, 2.0, 2.0, 2), (0.3, 3.0, 3.0, 2), (0.7, 3.0, 3.0, 2), (0.5, 4.0, 2.0, 2))
+NAMES = ("temperature", "guidance", "nar_guidance", "nar_levels", "nar_mean")
+TRIALS = ((1.0, 1.0, 1.0, 7, False), (0.5, 3.0, 3.0, 7, False), (0.5, 3.0, 1.0, 0, False), (0.5, 3.0, 1.0, 7, True),
+          (0.5, 3.0, 2.0, 7, True), (0.5, 3.0, 3.0, 7, True), (0.5, 2.0, 2.0, 7, True), (0.3, 3.0, 2.0, 7, True),
+          (0.7, 3.0, 2.0, 7, True), (0.5, 4.0, 2.0, 7, True))
 
 
 def settings_of(trial: tuple[float, ...]) -> list[str]:
-    return [f"{name}={value:g}" for name, value in zip(NAMES, trial, strict=True)]
+    return [f"{name}={_text(value)}" for name, value in zip(NAMES, trial, strict=True)]
+
+
+def _text(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def word_errors(options: argparse.Namespace, trial: tuple[float, ...]) -> dict:
@@ -39,7 +44,7 @@ def as_markdown(found: dict[tuple[float, ...], dict]) -> str:
     lines = ["| " + " | ".join(NAMES) + " | WER, % |", "|---" * (len(NAMES) + 1) + "|"]
     for trial, score in found.items():
         low, high = score["interval"]
-        cells = [f"{value:g}" for value in trial]
+        cells = [_text(value) for value in trial]
         lines.append("| " + " | ".join(cells) + f" | {score['value']:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines) + "\n"
 

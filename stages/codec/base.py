@@ -47,12 +47,15 @@ class RefinementState:
 
     `feature` is [batch, latent_dim, frames] at the latent rate. `streams` holds the codes found so far;
     when `level` exceeds `num_levels` it holds every transmitted stream. `fixed` holds the prompt's codes.
+    `part` is what the current block has added to the feature so far, when its levels are means
+    (`TokenHierarchy.expect`).
     """
 
     level: int
     feature: Tensor
     streams: Streams
     fixed: Streams
+    part: Tensor | None = None
 
 
 class TokenHierarchy(Protocol):
@@ -77,6 +80,14 @@ class TokenHierarchy(Protocol):
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
         """Take the codes [batch, frames] of level `state.level` for the whole sequence."""
+        ...
+
+    def expect(self, state: RefinementState, probabilities: Tensor) -> RefinementState:
+        """Take probabilities [batch, frames, codebook_size] of the codes of level `state.level` instead of codes.
+
+        The feature grows by the mean of the entries, unquantized where a finished block would be quantized again;
+        the streams by the likeliest codes. Frames of the prompt are as `accept` has them.
+        """
         ...
 
     def teacher_feature(self, streams: Streams, level: int) -> Tensor:

@@ -10,9 +10,11 @@ predicted or read from a token store: true codes give exactly the features of tr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.codec.base import BlockCodes, RefinementState, Streams, StreamSpec
@@ -35,6 +37,18 @@ def append_codes(streams: Streams, name: str, codes: Tensor) -> Streams:
     found = streams.get(name)
     one = codes.unsqueeze(1)
     return {**streams, name: one if found is None else torch.cat([found, one], dim=1)}
+
+
+def mean_entries(probabilities: Tensor, codebook: Tensor, fixed: Tensor | None) -> Tensor:
+    """Return the mean [batch, dim, frames] of entries [size, dim] under probabilities [batch, frames, size].
+
+    The first frames have the entries of `fixed` [batch, fewer frames] instead.
+    """
+    means = (probabilities @ codebook).transpose(1, 2)
+    if fixed is None:
+        return means
+    known = F.embedding(fixed, codebook).transpose(1, 2)
+    return torch.cat([known, means[..., known.shape[-1] :]], dim=-1)
 
 
 class PlainHierarchy:
@@ -61,6 +75,11 @@ class PlainHierarchy:
         streams[self._name] = keep_fixed(streams[self._name], state.fixed.get(self._name))
         level = state.level + 1
         return RefinementState(level, self.teacher_feature(streams, level), streams, state.fixed)
+
+    def expect(self, state: RefinementState, probabilities: Tensor) -> RefinementState:
+        fixed = self.level_codes(state.fixed, state.level) if state.fixed else None
+        means = mean_entries(probabilities, self._quantizer.codebook(state.level), fixed)
+        return replace(self.accept(state, probabilities.argmax(-1)), feature=state.feature + means)
 
     @torch.no_grad()
     def teacher_feature(self, streams: Streams, level: int) -> Tensor:
@@ -128,17 +147,40 @@ class MultiResolutionHierarchy:
         return RefinementState(1, self.teacher_feature(streams, 1), streams, fixed)
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
-        block, codebook = self._levels[state.level - 1]
+        block, _ = self._levels[state.level - 1]
         name = self._target(block)
         streams = append_codes(state.streams, name, codes)
         streams[name] = keep_fixed(streams[name], state.fixed.get(name))
-        if codebook + 1 == self._num_predicted(block) and block < self._last:
+        if self._finishes(state.level) and block < self._last:
             if self._codes != "post":
                 streams = self._requantize(block, streams, state.fixed)
             if self._codes == "both":
                 streams = self._expand(block, streams, state.fixed)
         level = state.level + 1
         return RefinementState(level, self.teacher_feature(streams, level), streams, state.fixed)
+
+    def _part(self, state: RefinementState, block: int, codebook: int) -> Tensor:
+        """Return what the first codebooks of a block have added: means, or else the entries of their codes."""
+        return self._embed(self._target(block), block, state.streams, codebook) if state.part is None else state.part
+
+    def _finishes(self, level: int) -> bool:
+        block, codebook = self._levels[level - 1]
+        return codebook + 1 == self._num_predicted(block)
+
+    @torch.no_grad()
+    def expect(self, state: RefinementState, probabilities: Tensor) -> RefinementState:
+        block, codebook = self._levels[state.level - 1]
+        entries = self._quantizer(self._target(block), block).codebook(codebook)
+        fixed = self.level_codes(state.fixed, state.level) if state.fixed else None
+        means = mean_entries(probabilities, entries, fixed)
+        part = means if codebook == 0 else self._part(state, block, codebook) + means
+        feature, after = state.feature + means, self.accept(state, probabilities.argmax(-1))
+        if self._finishes(state.level) and block < self._last and self._codes == "both":
+            feature = feature - part + self._mrvq.blocks[block - 1].resampled(part)
+            if state.fixed:
+                known = self.teacher_feature(state.fixed, after.level)
+                feature = torch.cat([known, feature[..., known.shape[-1] :]], dim=-1)
+        return replace(after, feature=feature, part=part)
 
     @torch.no_grad()
     def teacher_feature(self, streams: Streams, level: int) -> Tensor:

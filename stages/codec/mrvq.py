@@ -87,6 +87,11 @@ class LRVQBlock(nn.Module):
         return self.sub_decoder(self.quant.embed(self.quant.encode(lowered)))
 
     @torch.no_grad()
+    def resampled(self, latents: Tensor) -> Tensor:
+        """Return D(E(x)) [batch, dim, frames] of latents x: what is left of a mean of codes, which is none itself."""
+        return self.sub_decoder(self.sub_encoder(latents))
+
+    @torch.no_grad()
     def quant_codes(self, pre_codes: Tensor) -> Tensor:
         """Return b = Quant(E(a~)) [batch, quant, frames / stride] of a [batch, pre, frames]."""
         with exact():

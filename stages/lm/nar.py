@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.codec.base import Streams, TokenHierarchy
+from stages.codec.base import RefinementState, Streams, TokenHierarchy
 from stages.config.models import NARConfig
 from stages.lm.ar import CodebookSums
 from stages.lm.generate import draw
@@ -213,7 +213,8 @@ class Refinement:
     CPU one: there a batch takes as long as its windows, and more memory.
     Of a prompt the last `prompt_frames` (None: all) go before every window: longer ones than in training are
     not understood. Above 1, `guidance` makes the text count for more, as in `stages.lm.generate.Sampling`. `levels`
-    (None: all) are how many of the first levels are predicted.
+    (None: all) are how many of the first levels are predicted. With `mean` no codes are drawn: features grow by the
+    mean of the entries under the model's probabilities.
     """
 
     window_frames: int | None = None
@@ -225,6 +226,7 @@ class Refinement:
     prompt_frames: int | None = None
     guidance: float = 1.0
     levels: int | None = None
+    mean: bool = False
 
     def windows(self, num_frames: int) -> list[Window]:
         if self.window_frames is None or self.window_frames >= num_frames:
@@ -232,6 +234,40 @@ class Refinement:
         if self.slide_frames is None:
             return fewest_windows(num_frames, self.window_frames, self.overlap_frames, self.window_mode)
         return window_plan(num_frames, self.window_frames, self.slide_frames, self.window_mode)
+
+
+@torch.inference_mode()
+def level_logits(
+    nar: NARModel,
+    feature: Tensor,
+    level: int,
+    text: Tensor,
+    prompt: Tensor | None = None,
+    settings: Refinement = Refinement(),
+    places: Tensor | None = None,
+) -> Tensor:
+    """Return logits [1, frames, codebook_size] of `level` for a target feature [1, latent_dim, frames].
+
+    It is read window by window, `prompt` [1, latent_dim, frames] before each. `places` [1, frames] are needed for the
+    text mode `pointer`.
+    """
+    windows = settings.windows(feature.shape[-1])
+    found = []
+    batch_size = settings.windows_per_batch or (1 if feature.device.type == "cpu" else 4)
+    for first in range(0, len(windows), batch_size):
+        group = windows[first : first + batch_size]
+        clips = torch.cat([feature[..., window.start : window.stop] for window in group])
+        levels, read = torch.full((len(group),), level, device=feature.device), {}
+        if places is not None:
+            read["places"] = torch.cat([places[:, window.start : window.stop] for window in group])
+        logits = nar(clips, levels, text, prompt=prompt, **read).float()
+        if settings.guidance != 1:
+            untold = {name: torch.zeros_like(own) for name, own in read.items()}
+            without = nar(clips, levels, text[:, -1:], prompt=prompt, **untold).float()
+            logits = without + settings.guidance * (logits - without)
+        found += [row[window.keep_start - window.start : window.keep_stop - window.start]
+                  for row, window in zip(logits, group, strict=True)]
+    return torch.cat(found).unsqueeze(0)
 
 
 @torch.inference_mode()
@@ -245,33 +281,15 @@ def predict_level(
     generator: torch.Generator | None = None,
     places: Tensor | None = None,
 ) -> Tensor:
-    """Return codes [1, frames] of `level` for a target feature [1, latent_dim, frames], window by window.
+    """Return codes [1, frames] of `level`, drawn from `level_logits`.
 
-    `prompt` [1, latent_dim, frames] goes before every window. `generator` (CPU) is needed above temperature 0, `places`
-    [1, frames] for the text mode `pointer`.
+    `generator` (CPU) is needed above temperature 0.
     """
-    windows = settings.windows(feature.shape[-1])
-    codes = torch.zeros(1, feature.shape[-1], dtype=torch.long, device=feature.device)
-    batch_size = settings.windows_per_batch or (1 if feature.device.type == "cpu" else 4)
-    for first in range(0, len(windows), batch_size):
-        group = windows[first : first + batch_size]
-        clips = torch.cat([feature[..., window.start : window.stop] for window in group])
-        levels, read = torch.full((len(group),), level, device=feature.device), {}
-        if places is not None:
-            read["places"] = torch.cat([places[:, window.start : window.stop] for window in group])
-        logits = nar(clips, levels, text, prompt=prompt, **read).float()
-        if settings.guidance != 1:
-            untold = {name: torch.zeros_like(own) for name, own in read.items()}
-            without = nar(clips, levels, text[:, -1:], prompt=prompt, **untold).float()
-            logits = without + settings.guidance * (logits - without)
-        uniform = torch.zeros(logits.shape[:-1])
-        if settings.temperature > 0:
-            uniform = torch.rand(logits.shape[:-1], generator=generator)
-        drawn = draw(logits, uniform, settings.temperature)
-        for row, window in zip(drawn, group, strict=True):
-            kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
-            codes[0, window.keep_start : window.keep_stop] = row[kept]
-    return codes
+    logits = level_logits(nar, feature, level, text, prompt, settings, places)
+    uniform = torch.zeros(logits.shape[:-1])
+    if settings.temperature > 0:
+        uniform = torch.rand(logits.shape[:-1], generator=generator)
+    return draw(logits, uniform, settings.temperature)
 
 
 @torch.inference_mode()
@@ -284,9 +302,9 @@ def refine(
     settings: Refinement = Refinement(),
     generator: torch.Generator | None = None,
     places: Tensor | None = None,
-) -> Streams:
-    """Return all streams for the AR's codes [1, codebooks, frames], prompt frames included; those of the first
-    `settings.levels` alone when that is given.
+) -> RefinementState:
+    """Return the state after the last level for the AR's codes [1, codebooks, frames], prompt frames included: all
+    streams, or those of the first `settings.levels` alone when that is given, and the feature to decode.
 
     `text` is [1, tokens]; `places` [1, frames], for the text mode `pointer`, says which of them each frame ends in.
     `prompt` holds the streams of the prompt, at least as deep; its codes stay as they are. For each level all windows
@@ -303,9 +321,13 @@ def refine(
         places = places.repeat_interleave(state.feature.shape[-1] // places.shape[-1], dim=1)[:, num_prompt:]
     levels = hierarchy.num_levels if settings.levels is None else settings.levels
     for level in range(1, levels + 1):
-        codes = predict_level(nar, state.feature[..., num_prompt:], level, text, complete, settings, generator,
-                              places)  # fmt: skip
-        if prompt is not None:
-            codes = torch.cat([hierarchy.level_codes(prompt, level), codes], dim=1)
-        state = hierarchy.accept(state, codes)
-    return state.streams
+        target = state.feature[..., num_prompt:]
+        if settings.mean:
+            likely = level_logits(nar, target, level, text, complete, settings, places).softmax(-1)
+            state = hierarchy.expect(state, F.pad(likely, (0, 0, num_prompt, 0)))
+        else:
+            codes = predict_level(nar, target, level, text, complete, settings, generator, places)
+            if prompt is not None:
+                codes = torch.cat([hierarchy.level_codes(prompt, level), codes], dim=1)
+            state = hierarchy.accept(state, codes)
+    return state

@@ -114,7 +114,7 @@ def refinement_check(hierarchy: TokenHierarchy, streams: Streams, num_prompt: in
     lowest = streams[hierarchy.lowest.name][:, : hierarchy.lowest.num_codebooks]
     text = torch.zeros(1, 1, dtype=torch.long, device=lowest.device)
     oracle = _Oracle(hierarchy, streams, skip)
-    refined = refine(oracle, hierarchy, lowest, text, prompt if skip else None, Refinement())
+    refined = refine(oracle, hierarchy, lowest, text, prompt if skip else None, Refinement()).streams
     wrong = [_share(refined[name][:, : codes.shape[1]] != codes) if refined[name].shape == codes.shape else 1.0
              for name, codes in streams.items() if name in refined]  # fmt: skip
     yield Check("refinement", max([*wrong, *oracle.wrong]), DIFFERING, "of codes or frames")

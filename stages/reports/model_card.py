@@ -118,7 +118,7 @@ def _facts(said: dict, configs: dict[str, dict]) -> list[tuple[str, str]]:
         facts.append(("longest utterance in training", f"{ar['max_frames'] / ar['frame_rate']:.1f} s, "
                       f"{ar['max_text_tokens']:,} text tokens; a longer text is spoken in several passes"))
     if said.get("sampling"):
-        facts.append(("sampling", ", ".join(f"{key} {value:g}" for key, value in said["sampling"].items())))
+        facts.append(("sampling", ", ".join(f"{key} {_setting(value)}" for key, value in said["sampling"].items())))
     if nar.get("prompt_seconds"):
         facts.append(("longest voice prompt in training", f"{nar['prompt_seconds']:g} s"))
     return facts
@@ -127,6 +127,10 @@ def _facts(said: dict, configs: dict[str, dict]) -> list[tuple[str, str]]:
 def _origin(part: str, config: dict) -> tuple[str, str, str]:
     parents = ", ".join(f"{name} `{fingerprint[:12]}`" for name, fingerprint in sorted(config["parents"].items()))
     return part, f"`{config['fingerprint'][:12]}`", parents or "not recorded"
+
+
+def _setting(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _millions(count: int) -> str:

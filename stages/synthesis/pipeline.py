@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.codec.base import RefinementState
 from stages.config.stage_configs import SpeechConfig
 from stages.errors import UsageError
 from stages.lm.generate import Generation, Sampling, generate_batch
@@ -23,7 +24,7 @@ from stages.synthesis.prompt import Prompt
 from stages.synthesis.reading import Reading
 from stages.synthesis.seams import alignment_frames
 from stages.synthesis.takes import Prefix, Request, Script, Speech, Take
-from stages.synthesis.training_samples import decode
+from stages.synthesis.training_samples import decode, decode_feature
 from stages.text.normalizer import normalize
 
 __all__ = ["Speech", "SpeechPipeline"]
@@ -53,6 +54,9 @@ class SpeechPipeline:
         if (self.sampling.nar_levels or 0) > most:
             raise UsageError(f"expected sampling.nar_levels of at most {most}, what this codec has, "
                              f"got {self.sampling.nar_levels}", "leave it out to hear all of them")
+        if self.sampling.nar_mean and self.sampling.nar_temperature:
+            raise UsageError("expected sampling.nar_temperature 0 where means are heard, "
+                             f"got {self.sampling.nar_temperature:g}", "draw codes with -O sampling.nar_mean=false")
 
     def speak(self, text: str, prompt: Prompt, seed: int, advance: Advance | None = None) -> Speech:
         """Speak `text` after `prompt`, in several passes when it is longer than what the AR was trained on.
@@ -114,11 +118,11 @@ class SpeechPipeline:
         written = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
         advances, codes = (written[:1], written[1:]) if self.model.ar.config.text_pointer else (None, written)
         watch = _Stopwatch()
-        streams = self._refine(request, codes, advances, _generator(seed, "nar"))
+        refined = self._refine(request, codes, advances, _generator(seed, "nar"))
         watch.lap("nar_seconds")
-        waveform = self._decode(streams)
+        waveform = self._decode(refined)
         watch.lap("decode_seconds")
-        return Take(request, codes, generation.stop_reason, generation.steps, streams, waveform, watch.laps,
+        return Take(request, codes, generation.stop_reason, generation.steps, refined.streams, waveform, watch.laps,
                     advances=advances)
 
     def request(self, text: str, prefix: Prefix, seed: int, max_frames: int, expected_frames: int) -> Request:
@@ -189,7 +193,8 @@ class SpeechPipeline:
         return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,
                               cuda_graphs=self.config.cuda_graphs)
 
-    def _refine(self, request: Request, codes: Tensor, advances: Tensor | None, generator: torch.Generator):
+    def _refine(self, request: Request, codes: Tensor, advances: Tensor | None,
+                generator: torch.Generator) -> RefinementState:
         text, places = torch.tensor([request.tokens], device=self.model.device), None
         if self.model.nar.config.text_mode == "pointer":
             places = places_after(advances, self.model.ar.fill, torch.tensor([text.shape[1]], device=text.device))
@@ -210,11 +215,14 @@ class SpeechPipeline:
             prompt_frames=max(1, round(self.model.nar_prompt_seconds * rate)),
             guidance=self.sampling.nar_guidance,
             levels=self.sampling.nar_levels,
+            mean=self.sampling.nar_mean,
         )
 
     @torch.inference_mode()
-    def _decode(self, streams: dict[str, Tensor]) -> np.ndarray:
-        return decode(self.model.codec, streams, self.sampling.nar_levels)
+    def _decode(self, refined: RefinementState) -> np.ndarray:
+        if self.sampling.nar_mean:
+            return decode_feature(self.model.codec, refined.feature)
+        return decode(self.model.codec, refined.streams, self.sampling.nar_levels)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

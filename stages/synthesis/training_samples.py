@@ -222,7 +222,7 @@ class ARVoice:
             return decode_lowest(self.codec, codes, prompt)
         places = places if self.nar.config.text_mode == "pointer" else None
         return decode(self.codec, refine(self.nar, self.codec.hierarchy, codes, text, prompt, self.windows,
-                                         places=places))  # fmt: skip
+                                         places=places).streams)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class NARVoice:
         text = torch.tensor([script.text_tokens()], device=device)
         places = self.places and script.places(self.places(script.utterance), codes.shape[-1]).to(device)
         refined = refine(nar, self.codec.hierarchy, codes, text, prompt, self.windows, places=places)
-        return Take(decode(self.codec, refined)[begins:])
+        return Take(decode(self.codec, refined.streams)[begins:])
 
 
 def windows_of(codec: Codec, window_seconds: float | None, prompt_seconds: float) -> Refinement:
@@ -291,14 +291,19 @@ def _check_nar(nar: Checkpoint, config: TrainARConfig, data: TokenData) -> None:
 
 def decode_lowest(codec: Codec, codes: Tensor, prompt: Streams | None = None) -> np.ndarray:
     """Return float32 [samples] of what the lowest stream alone says."""
-    return _samples(codec.decode_latents(codec.hierarchy.start(codes, prompt).feature))
+    return decode_feature(codec, codec.hierarchy.start(codes, prompt).feature)
 
 
 def decode(codec: Codec, streams: Streams, levels: int | None = None) -> np.ndarray:
     """Return float32 [samples] of the transmitted streams of a batch of one, or of their first levels alone."""
     if levels is None:
         return _samples(codec.decode(streams))
-    return _samples(codec.decode_latents(codec.hierarchy.teacher_feature(streams, levels + 1)))
+    return decode_feature(codec, codec.hierarchy.teacher_feature(streams, levels + 1))
+
+
+def decode_feature(codec: Codec, feature: Tensor) -> np.ndarray:
+    """Return float32 [samples] of a feature [1, latent_dim, frames]."""
+    return _samples(codec.decode_latents(feature))
 
 
 def _samples(waveform: Tensor) -> np.ndarray:

@@ -100,7 +100,8 @@ class System:
     def render(self, codes: Tensor, text: Tensor, prompt: Streams) -> tuple[float, float]:
         """Refine and decode; return the CPU seconds of the NAR and of the codec."""
         timed, begun = _Timed(self.nar), time.process_time()
-        self.codec.decode(refine(timed, self.codec.hierarchy, codes[None], text[None], prompt, default_windows()))
+        state = refine(timed, self.codec.hierarchy, codes[None], text[None], prompt, default_windows())
+        self.codec.decode(state.streams)
         return timed.seconds, time.process_time() - begun - timed.seconds
 
 

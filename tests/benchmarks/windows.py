@@ -126,7 +126,7 @@ def refined(codec: Codec, nar: NARModel, spoken: Spoken, plan: Refinement) -> np
     text = torch.tensor([spoken.script.text_tokens()])
     codes = torch.cat([before, spoken.lowest], dim=-1)
     places = spoken.places if nar.config.text_mode == "pointer" else None
-    whole = decode(codec, refine(nar, codec.hierarchy, codes, text, prompt, plan, places=places))
+    whole = decode(codec, refine(nar, codec.hierarchy, codes, text, prompt, plan, places=places).streams)
     return whole[before.shape[-1] * lowest.hop_length :]
 
 

@@ -40,12 +40,12 @@ def test_levels_are_true_up_to_the_number_asked_for_and_predicted_above(script, 
     nar.head_weight.data.normal_()
 
     def refined(true_levels):
-        return script.refine_below(nar, hierarchy, true, true_levels, text, None, Refinement())
+        return script.refine_below(nar, hierarchy, true, true_levels, text, None, Refinement()).streams
 
     whole = refined(hierarchy.num_levels)
     assert all(torch.equal(whole[spec.name], true[spec.name]) for spec in codec.transmitted)
     lowest = true[hierarchy.lowest.name][:, : hierarchy.lowest.num_codebooks]
-    alone = refine(nar, hierarchy, lowest, text)
+    alone = refine(nar, hierarchy, lowest, text).streams
     none_true = refined(0)
     assert all(torch.equal(none_true[name], codes) for name, codes in alone.items())
     assert not torch.equal(hierarchy.level_codes(none_true, 1), hierarchy.level_codes(true, 1))

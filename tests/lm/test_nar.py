@@ -341,7 +341,7 @@ def test_refining_takes_levels_outside_and_windows_inside_and_keeps_the_prompt()
     model.register_forward_hook(lambda _, args, out: reads.append((int(args[1][0]), args[0].shape[-1])))
     lowest = torch.randint(SIZE, (1, 2, 14))
     prompt = {"low": lowest[..., :4], **{f"level{n}": torch.randint(SIZE, (1, 8)) for n in (1, 2, 3)}}
-    streams = refine(model, hierarchy, lowest, TEXT, prompt, Refinement(8, 4, windows_per_batch=1))
+    streams = refine(model, hierarchy, lowest, TEXT, prompt, Refinement(8, 4, windows_per_batch=1)).streams
     assert hierarchy.calls == [("start", 14, True), *(("accept", n, 28) for n in (1, 2, 3))]
     assert reads == [(n, 8) for n in (1, 2, 3) for _ in range(4)]  # 20 target frames: starts 0 4 8 12
     assert torch.equal(streams["low"], lowest)
@@ -363,7 +363,7 @@ def test_each_level_is_read_from_what_the_levels_before_it_gave_and_the_complete
     hook = model.register_forward_hook(
         lambda _, args, named, out: reads.append((args[0], named["prompt"])), with_kwargs=True
     )
-    streams = refine(model, hierarchy, lowest, TEXT, prompt)
+    streams = refine(model, hierarchy, lowest, TEXT, prompt).streams
     hook.remove()
     assert len(reads) == LEVELS
     for n, (shown, before) in enumerate(reads, start=1):
@@ -378,7 +378,7 @@ def test_of_a_long_prompt_the_model_reads_the_end_and_the_codec_all():
     prompt = {f"level{n}": torch.randint(SIZE, (1, 8)) for n in (1, 2, 3)} | {"low": lowest[..., :4]}
     reads = []
     hook = model.register_forward_hook(lambda _, args, named, out: reads.append(named["prompt"]), with_kwargs=True)
-    streams = refine(model, hierarchy, lowest, TEXT, prompt, Refinement(prompt_frames=3))
+    streams = refine(model, hierarchy, lowest, TEXT, prompt, Refinement(prompt_frames=3)).streams
     hook.remove()
     complete = hierarchy.teacher_feature(prompt, LEVELS + 1)
     assert all(torch.equal(read, complete[..., -3:]) for read in reads)
@@ -403,7 +403,7 @@ def test_refining_a_real_codecs_true_codes_shows_exactly_the_training_features(s
     hierarchy = codec.hierarchy
     oracle = Oracle(lambda n: hierarchy.level_codes(streams, n), hierarchy.num_levels)
     lowest = streams[hierarchy.lowest.name][:, : hierarchy.lowest.num_codebooks]
-    refined = refine(oracle, hierarchy, lowest, TEXT)
+    refined = refine(oracle, hierarchy, lowest, TEXT).streams
     for n, shown in oracle.shown.items():
         assert torch.equal(shown, hierarchy.teacher_feature(streams, n))
     assert all(torch.equal(refined[spec.name], streams[spec.name]) for spec in codec.transmitted)

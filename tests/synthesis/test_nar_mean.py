@@ -1,0 +1,53 @@
+"""Speech of means: what the NAR finds likely is averaged, and that average is heard."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_voice import LONG, SENTENCES, say_in_time, tiny_model, tiny_pipeline, tiny_prompt
+
+from stages.errors import UsageError
+from stages.lm.nar import Refinement, level_logits, refine
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def spoken(model, text, **sampling):
+    takes = []
+    pipeline = tiny_pipeline(model, lambda _, take: takes.append(take) or take, sampling=sampling)
+    return pipeline.speak(text, tiny_prompt(model), seed=1), takes
+
+
+def test_every_level_is_the_mean_under_what_the_model_finds_likely(model):
+    hierarchy, prompt = model.codec.hierarchy, tiny_prompt(model).streams
+    lowest = torch.randint(16, (1, hierarchy.lowest.num_codebooks, 40), generator=torch.Generator().manual_seed(3))
+    windows = Refinement(window_frames=32, overlap_frames=8, mean=True, guidance=1.5)
+    text = torch.tensor([[3, 4, 5, 2]])
+    refined = refine(model.nar, hierarchy, lowest, text, prompt, windows)
+    state = hierarchy.start(lowest, prompt)
+    before = hierarchy.teacher_feature(prompt, hierarchy.num_levels + 1)
+    skip = before.shape[-1]
+    for level in range(1, hierarchy.num_levels + 1):
+        logits = level_logits(model.nar, state.feature[..., skip:], level, text, before, windows)
+        assert logits.shape[1] == state.feature.shape[-1] - skip
+        state = hierarchy.expect(state, F.pad(logits.softmax(-1), (0, 0, skip, 0)))
+    assert torch.equal(refined.feature, state.feature)
+    drawn = refine(model.nar, hierarchy, lowest, text, prompt, Refinement(window_frames=32, overlap_frames=8))
+    assert not torch.allclose(refined.feature[..., skip:], drawn.feature[..., skip:], atol=1e-3)
+
+
+def test_the_mean_is_heard_in_every_pass_and_later_ones_have_codes_to_go_on_from(model, monkeypatch):
+    say_in_time(monkeypatch, model)
+    speech, takes = spoken(model, LONG, nar_mean=True)
+    codes, _ = spoken(model, LONG)
+    assert len(takes) > 1 and len(speech.waveform) == len(codes.waveform)
+    assert np.abs(speech.generated - codes.generated).max() > 1e-3
+    assert all(model.codec.hierarchy.levels_in(take.streams) == model.codec.hierarchy.num_levels for take in takes)
+
+
+def test_means_leave_nothing_to_a_temperature(model):
+    with pytest.raises(UsageError, match=r"nar_temperature 0 where means are heard, got 0\.5"):
+        spoken(model, SENTENCES[0], nar_mean=True, nar_temperature=0.5)
