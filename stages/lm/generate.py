@@ -35,7 +35,7 @@ class Sampling:
 
     Above 1, `guidance` makes the text count for more (classifier-free guidance, Ho and Salimans, 2022): logits are
     those without the text, of which only the end is left, plus so many times what the text adds to them. How far a text
-    pointer goes on is drawn as the text says.
+    pointer goes on is drawn as the text says; the end comes when it has gone through all of it.
     """
 
     max_frames: int
@@ -209,11 +209,24 @@ class _Writer:
         if self.index < rule.min_frames:
             allowed = allowed.clone()
             allowed[:, 0, -1] = -torch.inf
+        elif self.ar.pointer is not None:
+            allowed = self._end_with_the_text(allowed)
         drawn = draw(allowed, self._uniform(), rule.temperature, rule.top_k, rule.top_p)
         if rule.repetition_window:
             again = draw(allowed, self._uniform(), 1.0)
             drawn = torch.where(self._repeats(drawn), again, drawn)
         return drawn, told.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+    def _end_with_the_text(self, allowed: Tensor) -> Tensor:
+        """Let the end follow the frame in which a pointer has come to its text's last token, and no other frame.
+
+        So it is in training. A model that misses the end there knows nothing of what it sees next, and goes on.
+        """
+        count = len(allowed)
+        read = self.state.places[:count, 0] >= self.state.text_lengths[:count] - 1
+        is_end = torch.arange(allowed.shape[-1], device=allowed.device) == self.ar.fill
+        first = allowed[:, :1].masked_fill((is_end != read[:, None])[:, None], -torch.inf)
+        return torch.cat([first, allowed[:, 1:]], dim=1)
 
     def _guide(self, told: Tensor) -> Tensor:
         """Return logits [batch, streams, classes] in which the text counts for more; `told` are those with it."""

@@ -121,3 +121,17 @@ def test_the_advances_of_a_prompt_are_kept_in_what_is_generated():
                       torch.Generator().manual_seed(0))  # fmt: skip
     assert spoken.codes.shape == (STREAMS + 1, 18) and torch.equal(spoken.codes[:, :12], prompt)
     assert (spoken.codes < SIZE).all()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_speech_ends_with_the_frame_that_comes_to_the_texts_last_token(guidance):
+    ends = []
+    for seed in range(8):
+        model, (text, _) = make_ar(pointer=True), utterance(9, 1)
+        model.heads[0].bias.data[-1] = 8.0 * (-1) ** seed  # eager to end, and loath to
+        spoken = generate(model, text[0], None, Sampling(max_frames=200, guidance=guidance),
+                          torch.Generator().manual_seed(seed))  # fmt: skip
+        places = places_after(spoken.codes[:1], SIZE, torch.tensor([9]))[0]
+        assert spoken.stop_reason == "end" and places[-1] == 8 and (places[:-1] < 8).all()
+        ends.append(len(places))
+    assert len(set(ends)) > 1
