@@ -99,17 +99,6 @@ def test_a_hostile_file_name_cannot_steer_the_terminal(tmp_path):
     assert "\x1b[31m" not in result.stderr and "[/x]name" in result.stderr
 
 
-def test_without_a_model_synth_says_how_to_get_one(tmp_path, monkeypatch):
-    monkeypatch.delenv("HALLE_MODEL", raising=False)
-    packaged = ROOT / "stages" / "pretrained" / "halle-mini" / "model.json"
-    if packaged.exists():
-        pytest.skip("a model ships with this version")
-    result = halle("synth", "--say", "hello", "--prompt", str(ROOT / "examples/speech/prompt.ogg"),
-                   "--out", str(tmp_path / "x.wav"))
-    assert result.returncode == 7
-    assert "HALLE_MODEL" in result.stderr
-
-
 def test_a_result_is_shown_without_programmers_words():
     shown = "\n".join(_lines({"none": None, "empty": {}, "flag": True, "rates": [8.0, 16.0],
                               "pairs": [[1, 1], [2, 3]],

@@ -16,6 +16,9 @@ RUNS ?= ../../runs/mini
 PRESET ?= mini
 ARCH ?= spectral
 CODECS ?= trained
+# of both systems' language models, as what ships was trained: an hour and a half to two of a core each for HALL-E's
+AR_STEPS ?= 8500
+NAR_STEPS ?= 6200
 # given to every training command, such as -O training.tracker=tensorboard
 OPTIONS ?=
 
@@ -63,9 +66,11 @@ run-definitions-tokens = $(HALLE) tokenize --codec $(PACKED) --data $(MORE_DATA)
   --out $(MORE_TOKENS) $(SETTINGS)
 SPEECH := --tokens $(TOKENS) --tokens $(MORE_TOKENS) --codec $(PACKED)
 # what is heard depends most on the first codebooks; of the last ones hardly anything can be known
-run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) -O stream_weights=[1,3,2,1.5,1,0.75,0.75] $(OPTIONS)
+run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) --steps $(AR_STEPS) \
+  -O stream_weights=[1,3,2,1.5,1,0.75,0.75] $(OPTIONS)
 # the 16 and 24 Hz blocks decide most of what is heard, of the last one the decoder knows to do without (`make blocks`)
-run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) -O level_weights=[3,2,2,1.5,0.5,0.5,0.5] $(OPTIONS)
+run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) --steps $(NAR_STEPS) \
+  -O level_weights=[3,2,2,1.5,0.5,0.5,0.5] $(OPTIONS)
 # its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`; its decoder
 # learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
@@ -78,14 +83,15 @@ run-valle-definitions-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data 
   --text-tokenizer $(VALLE_TOKENS) --out $(VALLE_MORE_TOKENS) $(SETTINGS)
 VALLE_SPEECH := --tokens $(VALLE_TOKENS) --tokens $(VALLE_MORE_TOKENS) --codec $(VALLE_PACKED)
 # as many seconds of speech a step as HALL-E's AR: six times the frames
-run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) -O training.batch_tokens=6000 $(OPTIONS)
-run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) $(OPTIONS)
+run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) --steps $(AR_STEPS) \
+  -O training.batch_tokens=6000 $(OPTIONS)
+run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) --steps $(NAR_STEPS) $(OPTIONS)
 
 # what language models are scored on, and as what
 RESULTS := $(RUNS)/results
 TUNING_DATA := $(RUNS)/tuning-data
 # the best of `make halle-tuning` and `make valle-tuning`, as many trials for both
-HALLE_SAMPLING ?=
+HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true
 VALLE_SAMPLING ?=
 RESULTS_DATA := $(RUNS)/results-data
 HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
