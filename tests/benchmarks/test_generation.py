@@ -69,7 +69,12 @@ def test_systems_share_a_transformer_take_turns_and_speak_as_long_as_asked(monke
     valle = make_ar(TINY, 1, around=halle.transformer)
     assert valle.transformer is halle.transformer and len(valle.heads) == 1
     spoken, order = {}, []
-    monkeypatch.setattr(generation, "refine", lambda nar, _, codes, *rest: spoken.update({nar.nar: codes.shape}))
+
+    def refine(nar, _, codes, *rest):
+        spoken[nar.nar] = codes.shape
+        return SimpleNamespace(streams=None)
+
+    monkeypatch.setattr(generation, "refine", refine)
     for name, model in (("halle", halle), ("valle", valle)):
         advance = model.advance
         monkeypatch.setattr(model, "advance", lambda *args, name=name, own=advance: order.append(name) or own(*args))

@@ -117,8 +117,8 @@ def test_pauses_are_exact_silence_and_pieces_are_where_the_report_says(model, pr
 def test_neither_the_prompt_nor_what_was_carried_is_heard_in_the_speech(model, prompt, monkeypatch):
     pipeline, takes = spoken_takes(model, monkeypatch, pause_seconds=0.0)
 
-    def decode(streams):  # a codec whose samples are the codes themselves
-        return streams["quant1"][0, 0].repeat_interleave(HOP).float().numpy()
+    def decode(refined):  # a codec whose samples are the codes themselves
+        return refined.streams["quant1"][0, 0].repeat_interleave(HOP).float().numpy()
 
     monkeypatch.setattr(pipeline, "_decode", decode)
     speech = pipeline.speak(f"{LONG}\n\n{LONG}", prompt, seed=1)
