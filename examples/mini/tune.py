@@ -14,6 +14,7 @@ from pathlib import Path
 from stages import evaluate
 from stages.artifacts.storage import read_json, write_text
 from stages.config.resolve import resolve
+from stages.config.sampling import setting_text
 
 NAMES = ("temperature", "guidance", "nar_guidance", "nar_levels", "nar_mean")
 TRIALS = ((1.0, 1.0, 1.0, 7, False), (0.5, 3.0, 3.0, 7, False), (0.5, 3.0, 1.0, 0, False), (0.5, 3.0, 1.0, 7, True),
@@ -22,11 +23,7 @@ TRIALS = ((1.0, 1.0, 1.0, 7, False), (0.5, 3.0, 3.0, 7, False), (0.5, 3.0, 1.0, 
 
 
 def settings_of(trial: tuple[float, ...]) -> list[str]:
-    return [f"{name}={_text(value)}" for name, value in zip(NAMES, trial, strict=True)]
-
-
-def _text(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    return [f"{name}={setting_text(value)}" for name, value in zip(NAMES, trial, strict=True)]
 
 
 def word_errors(options: argparse.Namespace, trial: tuple[float, ...]) -> dict:
@@ -44,7 +41,7 @@ def as_markdown(found: dict[tuple[float, ...], dict]) -> str:
     lines = ["| " + " | ".join(NAMES) + " | WER, % |", "|---" * (len(NAMES) + 1) + "|"]
     for trial, score in found.items():
         low, high = score["interval"]
-        cells = [_text(value) for value in trial]
+        cells = [setting_text(value) for value in trial]
         lines.append("| " + " | ".join(cells) + f" | {score['value']:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines) + "\n"
 

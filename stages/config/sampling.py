@@ -14,6 +14,11 @@ _DEFAULTS = {"temperature": 1.0, "top_k": 250, "top_p": 1.0, "nar_temperature": 
              "repetition_ratio": 0.1, "guidance": 1.0, "nar_guidance": 1.0, "nar_mean": False}  # fmt: skip
 
 
+def setting_text(value: float | bool) -> str:
+    """Return a value as it is written after KEY=."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+
+
 class SamplingConfig(Settings):
     """What is given of how codes are drawn. The rest is the model's own, or else top-k 250 at temperature 1."""
 

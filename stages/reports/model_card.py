@@ -17,6 +17,7 @@ from stages.artifacts.model_folder import CARD_FILES, LICENSE_FILE, MODEL_FILE, 
 from stages.artifacts.storage import decode_utf8, read_json, storage_errors, write_bytes
 from stages.artifacts.tensors import CONFIG_FILE
 from stages.audio.io import SYNTHETIC
+from stages.config.sampling import setting_text
 from stages.errors import UsageError
 
 UNKNOWN = "unknown"
@@ -118,7 +119,7 @@ def _facts(said: dict, configs: dict[str, dict]) -> list[tuple[str, str]]:
         facts.append(("longest utterance in training", f"{ar['max_frames'] / ar['frame_rate']:.1f} s, "
                       f"{ar['max_text_tokens']:,} text tokens; a longer text is spoken in several passes"))
     if said.get("sampling"):
-        facts.append(("sampling", ", ".join(f"{key} {_setting(value)}" for key, value in said["sampling"].items())))
+        facts.append(("sampling", ", ".join(f"{key} {setting_text(value)}" for key, value in said["sampling"].items())))
     if nar.get("prompt_seconds"):
         facts.append(("longest voice prompt in training", f"{nar['prompt_seconds']:g} s"))
     return facts
@@ -127,10 +128,6 @@ def _facts(said: dict, configs: dict[str, dict]) -> list[tuple[str, str]]:
 def _origin(part: str, config: dict) -> tuple[str, str, str]:
     parents = ", ".join(f"{name} `{fingerprint[:12]}`" for name, fingerprint in sorted(config["parents"].items()))
     return part, f"`{config['fingerprint'][:12]}`", parents or "not recorded"
-
-
-def _setting(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _millions(count: int) -> str:
