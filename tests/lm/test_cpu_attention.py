@@ -55,6 +55,14 @@ def test_in_bfloat16_it_is_as_near_to_exact_attention_as_torchs():
         assert (own - right).norm() < 2 * (other - right).norm()
 
 
-@pytest.mark.parametrize(("dtype", "chosen"), [(torch.bfloat16, True), (torch.float32, False)])
-def test_it_is_for_bfloat16(dtype, chosen):
-    assert cpu_attention.is_for(torch.zeros(1, 1, 2, 4, dtype=dtype)) is chosen
+@pytest.mark.parametrize(
+    ("dtype", "amx", "chosen"),
+    [(torch.bfloat16, False, True), (torch.bfloat16, True, False), (torch.float32, False, False)],
+)
+def test_it_is_for_bfloat16_on_processors_where_torchs_own_is_slow(monkeypatch, dtype, amx, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": amx})
+    cpu_attention.has_amx.cache_clear()
+    try:
+        assert cpu_attention.is_for(torch.zeros(1, 1, 2, 4, dtype=dtype)) is chosen
+    finally:
+        cpu_attention.has_amx.cache_clear()
