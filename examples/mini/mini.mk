@@ -6,6 +6,7 @@
 #   make -C examples/mini codec ARCH=encodec     the other codec, beside the first
 #   make -C examples/mini slice MINUTES=30 CODECS=shipped
 #                                                with the codec of the package; VALL-E's starts from its autoencoder
+#   make -C examples/mini results MODELS=shipped with the codec and HALL-E of the package; VALL-E alone is trained
 #
 # Sizes are those of the preset, what only this recipe wants is in spectral.yaml and encodec.yaml.
 
@@ -16,6 +17,8 @@ RUNS ?= ../../runs/mini
 PRESET ?= mini
 ARCH ?= spectral
 CODECS ?= trained
+MODELS ?= trained
+SHIPPED := ../../stages/pretrained/halle-mini
 # of both systems' language models, as what ships was trained: an hour and a half to two of a core each for HALL-E's
 AR_STEPS ?= 8500
 NAR_STEPS ?= 6200
@@ -47,11 +50,18 @@ VALLE_NAR := $(RUNS)/valle-nar
 
 QUEUE := codec mreq packed gate tokens definitions-tokens ar nar \
   valle-packed valle-gate valle-tokens valle-definitions-tokens valle-ar valle-nar
+ifeq ($(MODELS),shipped)
+override CODECS := shipped
+else ifneq ($(MODELS),trained)
+$(error expected MODELS to be `trained` or `shipped`, got `$(MODELS)`)
+endif
 ifeq ($(CODECS),shipped)
-PACKED := ../../stages/pretrained/halle-mini/codec
+PACKED := $(SHIPPED)/codec
 VALLE_CODEC := $(RUNS)/valle-codec
-QUEUE := gate tokens definitions-tokens ar nar valle-codec \
-  valle-packed valle-gate valle-tokens valle-definitions-tokens valle-ar valle-nar
+QUEUE := valle-codec valle-packed valle-gate valle-tokens valle-definitions-tokens valle-ar valle-nar
+ifeq ($(MODELS),trained)
+QUEUE := gate tokens definitions-tokens ar nar $(QUEUE)
+endif
 else ifneq ($(CODECS),trained)
 $(error expected CODECS to be `trained` or `shipped`, got `$(CODECS)`)
 endif
@@ -74,7 +84,7 @@ run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) --steps $(NAR_ST
 # its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`; its decoder
 # learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
-  --steps 6000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=6000 \
+  --steps 4000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=4000 \
   -O codebook_dropout=[0.4,0,0.1,0,0.1] $(OPTIONS)
 run-valle-packed = $(HALLE) pack --codec $(VALLE_CODEC) --half --out $(VALLE_PACKED)
 run-valle-gate = $(PYTHON) gate.py --data $(DATASET) --codec $(VALLE_PACKED) --out $(VALLE_GATE)
@@ -136,8 +146,14 @@ halle-model: $(HALLE_MODEL_DIR)/model.json
 valle-model: $(VALLE_MODEL_DIR)/model.json
 results-data: $(RESULTS_DATA)/$(DONE)
 
+ifeq ($(MODELS),shipped)
+$(HALLE_MODEL_DIR)/model.json: $(SHIPPED)/model.json
+	mkdir -p $(@D)
+	cp -R $(SHIPPED)/. $(@D)
+else
 $(HALLE_MODEL_DIR)/model.json: $(AR)/$(DONE) $(NAR)/$(DONE)
 	$(HALLE) pack --codec $(PACKED) --ar $(AR) --nar $(NAR) --half $(HALLE_SAMPLING) --out $(@D)
+endif
 
 $(VALLE_MODEL_DIR)/model.json: $(VALLE_AR)/$(DONE) $(VALLE_NAR)/$(DONE)
 	$(HALLE) pack --codec $(VALLE_PACKED) --ar $(VALLE_AR) --nar $(VALLE_NAR) --half $(VALLE_SAMPLING) --out $(@D)
@@ -163,13 +179,14 @@ results: $(SPOKEN_BY_VALLE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
 results: BESIDE = --valle $(RESULTS)
 results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
+results results-without-valle: OWN = $(if $(filter trained,$(MODELS)),HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR))
 results results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
 	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --setting continuation \
 	  --model $(HALLE_MODEL_DIR) --out $(RESULTS)/continuation $(RESULT_SETTINGS)
 	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) \
-	  --continuation $(RESULTS)/continuation --curves HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR) $(RIVALS) --out $(RESULTS)
+	  --continuation $(RESULTS)/continuation --curves $(OWN) $(RIVALS) --out $(RESULTS)
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }

@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--unseen", type=Path)
     parser.add_argument("--valle", type=Path, help="holds valle-seen and valle-unseen, where VALL-E-mini spoke")
     parser.add_argument("--continuation", type=Path, help="the same texts as some of --seen in that setting")
-    parser.add_argument("--curves", type=named_run, nargs="+", default=[], metavar="NAME=RUN", help="runs to be drawn")
+    parser.add_argument("--curves", type=named_run, nargs="*", default=[], metavar="NAME=RUN", help="runs to be drawn")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     seen, unseen = (folder and Evaluation.read(folder, options.valle and options.valle / f"valle-{kind}")

@@ -361,10 +361,19 @@ def test_real_training_is_stopped_continued_and_followed_by_the_next_stage(tmp_p
 
 def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
     recipe = (MINI / "mini.mk").read_text(encoding="utf-8").replace("\\\n", "")
-    queues = re.findall(r"^QUEUE := (.*)$", recipe, re.MULTILINE)
+    queues = re.findall(r"^QUEUE := ([^$\n]*)", recipe, re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.*)$", recipe, re.MULTILINE)[1].replace("$(QUEUE)", " ".join(queues))
     given = (MINI / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
     assert set(phony.split()) == set(re.search(r"^MINI := (.*)$", given, re.MULTILINE)[1].split())
     last = dry_run("results", tmp_path)[-1]
     assert last[1] == "results.py" and after("--valle", last) == str(tmp_path / "results")
     assert "--valle" not in dry_run("results-without-valle", tmp_path)[-1]
+
+
+def test_what_ships_is_scored_without_training_it_again(tmp_path):
+    def stages(target: str) -> list[str]:
+        return [words[1] for words in dry_run(target, tmp_path, "MODELS=shipped") if words[0] == "halle"]
+
+    assert stages("results-without-valle") == ["curate", "eval"]
+    assert stages("valle-model") == ["curate", "train-codec", "pack", "tokenize", "curate", "tokenize", "train-ar",
+                                     "train-nar", "pack"]
