@@ -173,7 +173,7 @@ $(RESULTS_DATA)/$(DONE):
 	$(HALLE) curate $(RUNS)/results-corpus --out $(RESULTS_DATA) --preset $(PRESET) -O rate_outlier_mads=20
 
 $(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
-	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) $(RESULT_SETTINGS)
+	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) --metric real_time_factor
 
 results: $(SPOKEN_BY_VALLE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
