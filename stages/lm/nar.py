@@ -270,26 +270,15 @@ def level_logits(
     return torch.cat(found).unsqueeze(0)
 
 
-@torch.inference_mode()
-def predict_level(
-    nar: NARModel,
-    feature: Tensor,
-    level: int,
-    text: Tensor,
-    prompt: Tensor | None = None,
-    settings: Refinement = Refinement(),
-    generator: torch.Generator | None = None,
-    places: Tensor | None = None,
-) -> Tensor:
-    """Return codes [1, frames] of `level`, drawn from `level_logits`.
+def draw_codes(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return codes [1, frames] of logits [1, frames, classes]: the likeliest, or above temperature 0 drawn ones.
 
-    `generator` (CPU) is needed above temperature 0.
+    To draw, `generator` (CPU) is needed.
     """
-    logits = level_logits(nar, feature, level, text, prompt, settings, places)
     uniform = torch.zeros(logits.shape[:-1])
-    if settings.temperature > 0:
+    if temperature > 0:
         uniform = torch.rand(logits.shape[:-1], generator=generator)
-    return draw(logits, uniform, settings.temperature)
+    return draw(logits, uniform, temperature)
 
 
 @torch.inference_mode()
@@ -322,11 +311,11 @@ def refine(
     levels = hierarchy.num_levels if settings.levels is None else settings.levels
     for level in range(1, levels + 1):
         target = state.feature[..., num_prompt:]
+        logits = level_logits(nar, target, level, text, complete, settings, places)
         if settings.mean:
-            likely = level_logits(nar, target, level, text, complete, settings, places).softmax(-1)
-            state = hierarchy.expect(state, F.pad(likely, (0, 0, num_prompt, 0)))
+            state = hierarchy.expect(state, F.pad(logits.softmax(-1), (0, 0, num_prompt, 0)))
         else:
-            codes = predict_level(nar, target, level, text, complete, settings, generator, places)
+            codes = draw_codes(logits, settings.temperature, generator)
             if prompt is not None:
                 codes = torch.cat([hierarchy.level_codes(prompt, level), codes], dim=1)
             state = hierarchy.accept(state, codes)

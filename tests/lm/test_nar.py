@@ -10,7 +10,7 @@ from tiny_tokens import tiny_codec
 from stages.codec.base import RefinementState, StreamSpec
 from stages.config.models import NARConfig, TransformerConfig
 from stages.config.stage_configs import SpeechConfig
-from stages.lm.nar import NARModel, Refinement, fewest_windows, predict_level, refine, window_plan
+from stages.lm.nar import NARModel, Refinement, draw_codes, fewest_windows, level_logits, refine, window_plan
 from stages.lm.pointer import REACH
 from stages.lm.transformer import sinusoids
 
@@ -257,16 +257,17 @@ def test_one_text_and_prompt_serve_a_batch_of_clips(mode):
 
 def test_one_window_that_fits_equals_reading_everything_at_once():
     model, feature, prompt = make_nar(), features(20), features(4, 1)
-    whole = predict_level(model, feature, 2, TEXT, prompt)
-    assert torch.equal(whole, model(feature, level(2), TEXT, prompt=prompt).argmax(-1))
+    whole = level_logits(model, feature, 2, TEXT, prompt)
+    assert torch.equal(whole, model(feature, level(2), TEXT, prompt=prompt))
     fitting = Refinement(window_frames=20, slide_frames=5)
-    assert torch.equal(whole, predict_level(model, feature, 2, TEXT, prompt, fitting))
+    assert torch.equal(whole, level_logits(model, feature, 2, TEXT, prompt, fitting))
 
 
 @pytest.mark.parametrize("windows_per_batch", [1, 3])
 def test_windows_are_read_apart_from_position_0_and_merged_by_the_plan(windows_per_batch):
     model, feature, prompt = make_nar(), features(20), features(4, 1)
-    found = predict_level(model, feature, 2, TEXT, prompt, Refinement(8, 3, windows_per_batch=windows_per_batch))
+    settings = Refinement(8, 3, windows_per_batch=windows_per_batch)
+    found = level_logits(model, feature, 2, TEXT, prompt, settings).argmax(-1)
     for window in window_plan(20, 8, 3):
         alone = model(feature[..., window.start : window.stop], level(2), TEXT, prompt=prompt).argmax(-1)[0]
         kept = alone[window.keep_start - window.start : window.keep_stop - window.start]
@@ -277,22 +278,19 @@ def test_guidance_adds_what_the_text_says_beyond_what_is_known_without_it():
     model = make_nar("pointer")
     feature, text = torch.randn(1, model.config.latent_dim, 12), torch.tensor([[4, 5, 6, 2]])
     places = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]])
-    guided = predict_level(model, feature, 1, text, settings=Refinement(guidance=3.0), places=places)
+    guided = level_logits(model, feature, 1, text, settings=Refinement(guidance=3.0), places=places)
     with torch.inference_mode():
         told = model(feature, torch.tensor([1]), text, places=places)
         untold = model(feature, torch.tensor([1]), text[:, -1:], places=torch.zeros_like(places))
-    assert torch.equal(guided, (untold + 3 * (told - untold)).argmax(-1))
-    assert not torch.equal(guided, told.argmax(-1))
+    assert torch.equal(guided, untold + 3 * (told - untold))
+    assert not torch.equal(guided.argmax(-1), told.argmax(-1))
 
 
 def test_sampling_levels_needs_a_seed_only_and_differs_from_greedy():
-    model, feature = make_nar(), features(30)
-    hot = Refinement(8, 3, temperature=2.0)
-    first, again = (
-        predict_level(model, feature, 1, TEXT, settings=hot, generator=torch.Generator().manual_seed(3)) for _ in "ab"
-    )
+    logits = level_logits(make_nar(), features(30), 1, TEXT)
+    first, again = (draw_codes(logits, 2.0, torch.Generator().manual_seed(3)) for _ in "ab")
     assert torch.equal(first, again)
-    assert not torch.equal(first, predict_level(model, feature, 1, TEXT))
+    assert torch.equal(draw_codes(logits, 0.0), logits.argmax(-1)) and not torch.equal(first, logits.argmax(-1))
 
 
 LOWEST = StreamSpec("low", "transmitted", 2, 24.0, 1000, SIZE)
@@ -369,7 +367,8 @@ def test_each_level_is_read_from_what_the_levels_before_it_gave_and_the_complete
     for n, (shown, before) in enumerate(reads, start=1):
         assert torch.equal(shown, hierarchy.teacher_feature(streams, n)[..., num_prompt:])
         assert before is complete is None or torch.equal(before, complete)
-        assert torch.equal(streams[f"level{n}"][:, num_prompt:], predict_level(model, shown, n, TEXT, before))
+        likeliest = level_logits(model, shown, n, TEXT, before).argmax(-1)
+        assert torch.equal(streams[f"level{n}"][:, num_prompt:], likeliest)
 
 
 def test_of_a_long_prompt_the_model_reads_the_end_and_the_codec_all():

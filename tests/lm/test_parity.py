@@ -148,8 +148,8 @@ def test_codes_of_a_store_that_the_codec_would_not_refine_to_are_caught(num_prom
 
 
 def test_a_prompt_that_shifts_the_refined_frames_is_caught(monkeypatch):
-    right = nar_module.predict_level
-    monkeypatch.setattr(nar_module, "predict_level", lambda nar, feature, *rest: right(nar, feature.roll(1, -1), *rest))
+    right = nar_module.level_logits
+    monkeypatch.setattr(nar_module, "level_logits", lambda nar, feature, *rest: right(nar, feature.roll(1, -1), *rest))
     for system in ("halle", "valle"):
         with pytest.raises(DivergedError, match="in `refinement`"):
             check_refinement(system)
