@@ -113,7 +113,7 @@ RESULT_SETTINGS := -O speaker_model=resemblyzer
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
 
 .PHONY: corpus definitions $(QUEUE) figures blocks slice halle-model valle-model halle-tuning valle-tuning results-data \
-  results results-without-valle
+  scorers results results-without-valle
 .DELETE_ON_ERROR:
 
 corpus: $(DATASET)/$(DONE)
@@ -175,18 +175,23 @@ $(RESULTS_DATA)/$(DONE):
 $(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) --metric real_time_factor
 
-results: $(SPOKEN_BY_VALLE)
+results: scorers $(SPOKEN_BY_VALLE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
 results: BESIDE = --valle $(RESULTS)
 results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
 results results-without-valle: OWN = $(if $(filter trained,$(MODELS)),HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR))
-results results-without-valle: $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
 	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --setting continuation \
 	  --model $(HALLE_MODEL_DIR) --out $(RESULTS)/continuation $(RESULT_SETTINGS)
 	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) \
 	  --continuation $(RESULTS)/continuation --curves $(OWN) $(RIVALS) --out $(RESULTS)
+
+# SIM and DNSMOS: better known to be missing before hours of speaking
+scorers:
+	@$(PYTHON) -c 'import resemblyzer, speechmos' || { printf '\nhint: %s; %s\n' \
+	  "pip install 'halle[mos]' webrtcvad 'setuptools<81'" 'pip install --no-deps resemblyzer' >&2; exit 7; }
 
 slice:
 	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }
