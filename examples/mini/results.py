@@ -190,7 +190,7 @@ def voice_figures(evaluation: Evaluation) -> list[Figure]:
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
     generator = np.random.default_rng(0)
     means = values[generator.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    return tuple(np.quantile(means, [0.025, 0.975]))
+    return tuple(np.quantile(means, [0.025, 0.975]).tolist())
 
 
 # ---- plots
