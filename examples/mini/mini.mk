@@ -81,7 +81,7 @@ run-ar = $(HALLE) train-ar $(SPEECH) --out $(AR) $(SETTINGS) --steps $(AR_STEPS)
 # the 16 and 24 Hz blocks decide most of what is heard, of the last one the decoder knows to do without (`make blocks`)
 run-nar = $(HALLE) train-nar $(SPEECH) --out $(NAR) $(SETTINGS) --steps $(NAR_STEPS) \
   -O level_weights=[3,2,2,1.5,0.5,0.5,0.5] $(OPTIONS)
-# its encoder and decoder have been trained: new codebooks need a fifth of the steps, at the rate of `mreq`; its decoder
+# its encoder and decoder have been trained: new codebooks need a seventh of the steps, at the rate of `mreq`; its decoder
 # learns as HALL-E's does, from as many codebooks as that one's first blocks stand for
 run-valle-codec = $(HALLE) train-codec --init $(PACKED) --data $(DATASET) --out $(VALLE_CODEC) $(SETTINGS) \
   --steps 4000 -O quantizer_start_step=0 -O training.learning_rate=5e-4 -O discriminator.start_step=4000 \
