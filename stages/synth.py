@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from stages.artifacts.checkpoint import describe_checkpoint
 from stages.artifacts.journal import Journal
 from stages.artifacts.manifest import write_manifest
 from stages.artifacts.run_dir import Output, check_output
@@ -67,7 +68,8 @@ def plan(config: SynthConfig) -> dict:
         return {"writes": [config.out] if config.reading_passage and config.out else []}
     parts = find_parts(config)
     config = with_own_sampling(config, parts["ar"])
-    make_verifier(config), caption_listener(config)  # raise for a recogniser that cannot be had
+    text_pointer = describe_checkpoint(parts["ar"], "ar")[1]["architecture"]["model"].get("text_pointer", False)
+    make_verifier(config), caption_listener(config, text_pointer)  # raise for a recogniser that cannot be had
     if holds_many(config.text):
         return plan_many(config, parts)
     text, out = read_text(config), output_path(config)

@@ -143,7 +143,7 @@ class ARModel(nn.Module):
         for index, head in enumerate(self.heads):
             logits = head(hidden).float()
             losses.append(F.cross_entropy(logits.flatten(0, 1), targets[:, index].flatten(), reduction="sum"))
-            correct.append((logits.argmax(-1) == targets[:, index]).sum())
+            correct.append((logits.max(-1).indices == targets[:, index]).sum())
         return CodebookSums(torch.stack(losses), plan.scored.sum(dim=(0, 2)), torch.stack(correct))
 
     def log_probabilities(self, text: Tensor, text_lengths: Tensor, codes: Tensor, frame_lengths: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class NARModel(nn.Module):
         logits = self(levels=levels, lengths=lengths, **inputs).float()
         targets = targets.masked_fill(~valid_positions(lengths, targets.shape[1]), -100)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).sum(1)
-        correct = (logits.argmax(-1) == targets).sum(1)
+        correct = (logits.max(-1).indices == targets).sum(1)
         index, empty = levels - 1, losses.new_zeros(self.config.num_levels)
         return CodebookSums(
             losses=empty.index_add(0, index, losses),

@@ -1,8 +1,8 @@
 """When each sentence and word of a script is heard, and subtitles (.srt, .vtt) that say so.
 
-A recogniser's words are aligned with the script's within each pass, whose own times are exact. Sentences that were
-not heard well enough, or all of them without a recogniser, are placed by their share of the text tokens between those
-that were: an estimate, and called so.
+A model with a text pointer tells itself which word each of its frames says. Of others, a recogniser's words are aligned
+with the script's within each pass, whose own times are exact. Sentences that were not heard well enough, or all of them
+without a recogniser, are placed by their share of the text tokens between those that were: an estimate, and called so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stages.speech.transcriber import Transcriber
 from stages.synthesis.long_script import Sentence
 from stages.synthesis.takes import Speech, SpokenPiece
 
-Timing = Literal["recogniser", "estimate"]
+Timing = Literal["pointer", "recogniser", "estimate"]
 Span = tuple[float, float]  # seconds from the beginning of the speech
 
 LINE_CHARACTERS = 42  # the usual limit of subtitles, two lines of it
@@ -59,7 +59,21 @@ def time_sentences(speech: Speech, transcriber: Transcriber | None) -> list[Time
     """Return every spoken sentence with its times and those of its words."""
     timed = []
     for piece in speech.pieces:
-        timed += _time_piece(piece, _hear(speech, piece, transcriber))
+        told = piece.word_times is not None
+        timed += _told_times(piece) if told else _time_piece(piece, _hear(speech, piece, transcriber))
+    return timed
+
+
+def _told_times(piece: SpokenPiece) -> list[TimedSentence]:
+    """Return the sentences with the times that the model itself has told."""
+    timed, first = [], 0
+    for sentence in piece.piece.sentences:
+        words = sentence.text.split()
+        times = piece.word_times[first : first + len(words) + 1]
+        first += len(words)
+        timed.append(TimedSentence(sentence.text, times[0], times[-1], "pointer",
+                                   tuple(TimedWord(word, *span)
+                                         for word, span in zip(words, pairwise(times), strict=True))))
     return timed
 
 

@@ -21,7 +21,7 @@ class SpeechWriter:
 
     def __init__(self, config: SynthConfig, model: SpeechModel):
         self.config, self.model = config, model
-        self.transcriber = caption_listener(config)
+        self.transcriber = caption_listener(config, model.ar.config.text_pointer)
 
     def write(self, speech: Speech, script: Script, audio: Path, report: Path) -> dict:
         """Write the audio, its captions and last its report, which is returned."""
@@ -63,9 +63,11 @@ class SpeechWriter:
                 "sentences": [sentence.to_row() for sentence in sentences]}
 
 
-def caption_listener(config: SynthConfig) -> Transcriber | None:
-    """Return the recogniser that times captions, if there shall be any."""
-    return find_listener(config, "times in captions will be estimates")[0] if config.captions != "none" else None
+def caption_listener(config: SynthConfig, text_pointer: bool) -> Transcriber | None:
+    """Return the recogniser that times captions, if there shall be any and a text pointer does not do it."""
+    if config.captions == "none" or text_pointer:
+        return None
+    return find_listener(config, "times in captions will be estimates")[0]
 
 
 def _remove_old_captions(audio: Path, report: Path) -> None:

@@ -14,6 +14,7 @@ from stages.errors import UsageError
 from stages.randomness import derive_seed
 from stages.synthesis import seams
 from stages.synthesis.long_script import Piece, Room, one_piece, plan_pieces
+from stages.synthesis.pointed import word_frames
 from stages.synthesis.takes import Prefix, Request, Script, Speech, SpokenPiece, Take
 
 if TYPE_CHECKING:
@@ -127,13 +128,23 @@ class Reading:
             self.prompt_sound, self.parts = take.waveform[: take.prefix_samples], [take.generated]
         end = sum(map(len, self.parts))
         start = end - len(take.generated)
-        self.spoken.append(SpokenPiece(piece, start / rate, end / rate, self._report(piece, take, start, end)))
+        self.spoken.append(SpokenPiece(piece, start / rate, end / rate, self._report(piece, take, start, end),
+                                       self._word_times(piece, take, start / rate)))
         self.codes.append(take.codes[:, take.request.prefix_codes.shape[-1]:])
         self.stop_reasons.append(take.stop_reason)
         self.steps += take.steps
         for name, seconds in take.seconds.items():
             self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)
         self.last = self._carry(take)
+
+    def _word_times(self, piece: Piece, take: Take, start: float) -> tuple[float, ...] | None:
+        """Return when each word begins and the last one ends, in seconds of the speech, if a text pointer tells."""
+        frames = word_frames(take, [self.pipeline.count(word) for word in piece.text.split()])
+        if frames is None:
+            return None
+        rate = self.pipeline.model.codec.hierarchy.lowest.frame_rate
+        begun = np.minimum(frames + 0.5, take.num_frames)  # somewhere in its frame: on average in the middle
+        return tuple((start + begun / rate).tolist())
 
     def _carry(self, take: Take) -> Prefix | None:
         """Return what the next pass goes on from. What did not end may be babble: the voice prompt is better then."""

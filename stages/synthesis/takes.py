@@ -83,12 +83,16 @@ class Take:
 
 @dataclass(frozen=True)
 class SpokenPiece:
-    """A piece and where it is heard, in seconds from the beginning of the speech; `report` says how it came about."""
+    """A piece and where it is heard, in seconds from the beginning of the speech; `report` says how it came about.
+
+    `word_times` are the beginnings of its words and the end of the last, if the model itself tells them.
+    """
 
     piece: Piece
     start: float
     end: float
     report: dict
+    word_times: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

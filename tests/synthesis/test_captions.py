@@ -1,5 +1,6 @@
 """Subtitles say when each sentence is heard, and whether somebody listened."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_what_was_not_heard_lies_between_what_was_and_is_called_an_estimate():
     assert [sentence.timing for sentence in sentences] == ["recogniser", "estimate", "estimate", "recogniser"]
     assert [sentence.start for sentence in sentences] == pytest.approx([1.0, 2.0, 2.0 + 8 * 5 / 17, 10.0])
     assert sentences[2].end == pytest.approx(10.0)
+
+
+def test_a_model_that_knows_when_it_says_what_is_believed():
+    speech = speech_of((("One two.", "It costs $5."), 10.0, 20.0))
+    told = replace(speech.pieces[0], word_times=(10.0, 11.5, 13.0, 13.5, 15.0, 18.25))
+    first, second = time_sentences(replace(speech, pieces=(told,)), Hearing(heard(("one", 0.5, 0.9))))
+    assert (first.start, first.end, second.start, second.end) == (10.0, 13.0, 13.0, 18.25)
+    assert {first.timing, second.timing} == {"pointer"}
+    assert [(word.text, word.start, word.end) for word in second.words] == [
+        ("It", 13.0, 13.5), ("costs", 13.5, 15.0), ("$5.", 15.0, 18.25)]
+    assert "NOTE" not in to_vtt([first, second])
 
 
 def test_without_a_recogniser_sentences_share_their_piece_by_text_and_pauses_stay_empty():

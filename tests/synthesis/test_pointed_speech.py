@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny_voice import LONG, SENTENCES, TEXTS, TINY, tiny_model, tiny_pipeline, tiny_prompt
@@ -13,6 +14,7 @@ from stages.lm.ar import ARModel
 from stages.lm.nar import NARModel, refine
 from stages.synthesis import pipeline as pipeline_module
 from stages.synthesis.model import check_belonging
+from stages.synthesis.pointed import word_frames
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,29 @@ def test_what_is_spoken_again_keeps_its_codes_and_where_they_are_read(model):
     assert torch.equal(again.codes[:, :frame], take.codes[:, :frame])
     assert torch.equal(again.advances[:, :frame], take.advances[:, :frame])
     assert not torch.equal(again.codes[:, frame : frame + 20], take.codes[:, frame : frame + 20])
+
+
+def test_each_word_begins_with_the_frame_in_which_its_first_token_is_read(model):
+    pipeline, speech, (take, *_) = takes_of(model, "Behind the garden is the old school.", tiny_prompt(model))
+    prefix, words = take.request.prefix_codes.shape[-1], take.request.text.split()
+    advances = torch.tensor([0, 1, 0, 2, 9, 0, 0, 3, 0, 1, 0, 0, 0, 4, 1, 0, 1, 0, 0, 2])
+    said = replace(take, advances=torch.cat([take.advances[:, :prefix], advances[None]], dim=1))
+    tokens = [pipeline.count(word) for word in words]
+    frames = word_frames(said, tokens).tolist()
+    reached = (advances.cumsum(0) - 1).tolist()  # from the prompt's last token on
+    for frame, first in zip(frames[:-1], np.cumsum([0, *tokens[:-1]]), strict=True):
+        assert reached[frame - 1] < first and (frame == len(reached) or reached[frame] >= first)
+    assert frames[0] == 1 and len(frames) == len(words) + 1
+    assert word_frames(replace(take, advances=None), tokens) is None
+    assert len(speech.pieces[0].word_times) == len(words) + 1
+
+
+def test_words_lie_in_order_within_their_pass(model):
+    _, speech, takes = takes_of(model, LONG, tiny_prompt(model))
+    assert len(takes) > 1
+    for piece in speech.pieces:
+        times = [piece.start, *piece.word_times, piece.end]
+        assert times == sorted(times) and len(piece.word_times) == len(piece.piece.text.split()) + 1
 
 
 def test_a_nar_model_with_a_pointer_reads_where_the_ar_model_has_read(model, monkeypatch):
