@@ -117,6 +117,25 @@ def plan_pieces(script: str, count: Count, room: Room, pause_seconds: float) -> 
     return pieces
 
 
+def split_piece(piece: Piece, num_words: int, count: Count) -> tuple[Piece, Piece]:
+    """Return the first words of a piece, and the rest of it."""
+    first, rest = [], []
+    for sentence in piece.sentences:
+        words = sentence.text.split()
+        cut = min(num_words, len(words))
+        num_words -= cut
+        if cut:
+            first.append(_part(sentence, words[:cut], count, sentence.goes_on or cut < len(words)))
+        if cut < len(words):
+            rest.append(_part(sentence, words[cut:], count, sentence.goes_on))
+    return replace(piece, sentences=tuple(first)), Piece(tuple(rest))
+
+
+def _part(sentence: Sentence, words: Sequence[str], count: Count, goes_on: bool) -> Sentence:
+    text = " ".join(words)
+    return sentence if text == sentence.text else Sentence(text, count(text), goes_on)
+
+
 def one_piece(script: str, count: Count) -> list[Piece]:
     """Return the whole script as one piece; blank lines are no pauses then."""
     paragraphs = paragraphs_of(script)
@@ -165,7 +184,7 @@ def _split_words(words: Sequence[str], count: Count, limit: float) -> list[str]:
     for word in words:
         tokens = count(word)
         while held and size + tokens > limit:
-            cut = _last_clause_end(held)
+            cut = last_clause_end(held)
             parts.append(" ".join(held[:cut]))
             held = held[cut:]
             size = sum(map(count, held))
@@ -174,7 +193,7 @@ def _split_words(words: Sequence[str], count: Count, limit: float) -> list[str]:
     return [*parts, " ".join(held)]
 
 
-def _last_clause_end(words: Sequence[str]) -> int:
+def last_clause_end(words: Sequence[str]) -> int:
     """Return after how many words the last clause in their second half ends; all of them when none does."""
     ends = [index for index in range(len(words), len(words) // 2, -1) if _CLAUSE_END.search(words[index - 1])]
     return ends[0] if ends else len(words)

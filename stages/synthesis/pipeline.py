@@ -73,7 +73,9 @@ class SpeechPipeline:
         while waiting := [(reading, request) for reading in readings if (request := reading.next_request())]:
             requests = [request for _, request in waiting]
             for (reading, _), take in zip(waiting, self.takes(requests, advance), strict=True):
-                reading.accept(take)
+                left = reading.accept(take)
+                if left and advance is not None:
+                    advance(-left, "")
         return [reading.speech() for reading in readings]
 
     def continue_from(self, take: Take, frame: int, seed: int) -> Take:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.errors import UsageError
 from stages.randomness import derive_seed
 from stages.synthesis import seams
-from stages.synthesis.long_script import Piece, Room, one_piece, plan_pieces
+from stages.synthesis.long_script import Piece, Room, last_clause_end, one_piece, plan_pieces, split_piece
 from stages.synthesis.pointed import word_frames
 from stages.synthesis.takes import Prefix, Request, Script, Speech, SpokenPiece, Take
 
@@ -118,8 +118,10 @@ class Reading:
             return self.voice
         return seams.put_behind(self.voice, self.last) if self.with_voice else self.last
 
-    def accept(self, take: Take) -> None:
-        """Take over what a pass said."""
+    def accept(self, take: Take) -> int:
+        """Take over what a pass said. Return the text tokens that it left to another pass."""
+        planned = self.pieces[len(self.spoken)]
+        take = self._within_its_text(take, planned)
         piece, rate = self.pieces[len(self.spoken)], self.pipeline.model.codec.sample_rate
         silence = round(piece.pause_seconds * rate)
         if self.parts:
@@ -136,10 +138,36 @@ class Reading:
         for name, seconds in take.seconds.items():
             self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)
         self.last = self._carry(take)
+        return planned.tokens - piece.tokens
+
+    def _within_its_text(self, take: Take, piece: Piece) -> Take:
+        """Return a take that time was up for as far as its last clause, and make its rest the next piece.
+
+        What was said only a text pointer knows. One that came less than halfway may have said anything.
+        """
+        pipeline = self.pipeline
+        limited = pipeline.config.single_pass or pipeline.config.max_seconds is not None
+        words = piece.text.split()
+        frames = self._word_frames(piece, take)
+        if take.stop_reason == "end" or limited or frames is None:
+            return take
+        complete = int(np.searchsorted(frames[1:], take.num_frames))
+        said, rest = split_piece(piece, last_clause_end(words[:complete]), pipeline.count)
+        if not rest.sentences or said.tokens < piece.tokens / 2:
+            return take
+        log.info("time was up within a pass: what it left, %d words, is spoken in another", len(rest.text.split()))
+        self.pieces[len(self.spoken) : len(self.spoken) + 1] = [said, rest]
+        request = take.request
+        new = pipeline.request(said.text, request.prefix, request.seed, request.max_frames, request.expected_frames)
+        begin = request.prefix_codes.shape[-1]
+        return seams.until(take, pipeline.model.codec, begin + frames[len(said.text.split())], new)
+
+    def _word_frames(self, piece: Piece, take: Take) -> np.ndarray | None:
+        return word_frames(take, [self.pipeline.count(word) for word in piece.text.split()])
 
     def _word_times(self, piece: Piece, take: Take, start: float) -> tuple[float, ...] | None:
         """Return when each word begins and the last one ends, in seconds of the speech, if a text pointer tells."""
-        frames = word_frames(take, [self.pipeline.count(word) for word in piece.text.split()])
+        frames = self._word_frames(piece, take)
         if frames is None:
             return None
         rate = self.pipeline.model.codec.hierarchy.lowest.frame_rate
@@ -148,7 +176,7 @@ class Reading:
 
     def _carry(self, take: Take) -> Prefix | None:
         """Return what the next pass goes on from. What did not end may be babble: the voice prompt is better then."""
-        if len(self.spoken) == len(self.pieces) or take.stop_reason != "end" or not take.num_frames:
+        if len(self.spoken) == len(self.pieces) or take.stop_reason == "max_frames" or not take.num_frames:
             return None
         pipeline = self.pipeline
         return seams.last_seconds(take, pipeline.model.codec, pipeline.count, pipeline.config.carry_seconds)
@@ -181,7 +209,7 @@ class Reading:
         prompt_codes = self.pipeline.prefix_codes(self.voice)
         codes = torch.cat([prompt_codes, *(codes.to(prompt_codes.device) for codes in self.codes)], dim=-1)
         seconds = (len(waveform) - len(self.prompt_sound)) / rate
-        finished = len(self.spoken) == len(self.pieces) and set(self.stop_reasons) == {"end"}
+        finished = len(self.spoken) == len(self.pieces) and "max_frames" not in self.stop_reasons
         report = {
             "stop_reason": "end" if finished else "max_frames",
             "seed": self.script.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -52,13 +53,15 @@ class Request:
 class Take:
     """One pass spoken. `codes` [codebooks, frames] and `waveform` [samples] begin with the prefix.
 
+    It is `cut` when time was up within its text: then it ends with a clause, and the rest is another pass.
+
     `seconds` says how long each part of the work took; `notes` are what a check found and did, for the report;
     `advances` [1, frames] are those of an AR model with a text pointer.
     """
 
     request: Request
     codes: Tensor
-    stop_reason: StopReason
+    stop_reason: StopReason | Literal["cut"]
     steps: int
     streams: Streams
     waveform: np.ndarray

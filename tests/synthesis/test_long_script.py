@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.synthesis import long_script
-from stages.synthesis.long_script import Room, one_piece, paragraphs_of, plan_pieces, sentences_of
+from stages.synthesis.long_script import (
+    Piece,
+    Room,
+    Sentence,
+    one_piece,
+    paragraphs_of,
+    plan_pieces,
+    sentences_of,
+    split_piece,
+)
 from stages.text.normalizer import normalize
 
 
@@ -96,3 +105,14 @@ def test_the_time_to_find_sentences_grows_with_the_text_not_with_its_square():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_script, "normalize", lambda text: read.append(text) or normalize(text))
         assert characters("The old garden is here. " * 80) < 5 * characters("The old garden is here. " * 20)
+
+
+def test_a_piece_splits_after_any_of_its_words_and_no_word_is_lost():
+    piece = Piece((Sentence("One two three.", 14), Sentence("Four five.", 10, goes_on=True)), pause_seconds=0.7)
+    for number in range(6):
+        first, rest = split_piece(piece, number, len)
+        assert f"{first.text} {rest.text}".strip() == piece.text and len(first.text.split()) == number
+        assert first.pause_seconds == 0.7 and rest.pause_seconds == 0
+    first, rest = split_piece(piece, 2, len)
+    assert first.sentences == (Sentence("One two", 7, goes_on=True),)
+    assert rest.sentences == (Sentence("three.", 6), Sentence("Four five.", 10, goes_on=True))

@@ -11,6 +11,7 @@ from stages.artifacts.checkpoint import Checkpoint
 from stages.config.models import ARConfig
 from stages.errors import UsageError
 from stages.lm.ar import ARModel
+from stages.lm.generate import Generation
 from stages.lm.nar import NARModel, refine
 from stages.synthesis import pipeline as pipeline_module
 from stages.synthesis.model import check_belonging
@@ -76,6 +77,54 @@ def test_words_lie_in_order_within_their_pass(model):
     for piece in speech.pieces:
         times = [piece.start, *piece.word_times, piece.end]
         assert times == sorted(times) and len(piece.word_times) == len(piece.piece.text.split()) + 1
+
+
+def say_slowly(monkeypatch, frames_per_token):
+    """Let the AR read a token every so many frames, until its text is read or time is up."""
+    def generate(ar, texts, prompts, sampling, generators, on_step=None, **options):
+        return [one(text, prompt, sampling.max_frames, generator)
+                for text, prompt, generator in zip(texts, prompts, generators, strict=True)]
+
+    def one(text, prompt, max_frames, generator):
+        needed = frames_per_token * (len(text) - 1 - int(prompt[0].sum()))
+        written = min(needed, max_frames)
+        advances = (torch.arange(1, written + 1) % frames_per_token == 0).long()[None]
+        codes = torch.cat([advances, torch.randint(8, 16, (2, written), generator=generator)])
+        return Generation(torch.cat([prompt, codes], dim=1), "end" if written == needed else "max_frames", written,
+                          codes.float())
+
+    monkeypatch.setattr(pipeline_module, "generate_batch", generate)
+
+
+CLAUSES = "Number one is the old garden, and it is behind the school, and it is number two of the old garden."
+
+
+def test_what_time_was_up_for_is_spoken_in_another_pass_from_a_clause_on(model, monkeypatch):
+    takes, told = [], []
+    pipeline = tiny_pipeline(model, lambda _, take: takes.append(take) or take)
+    say_slowly(monkeypatch, 1 + model.max_frames // pipeline.count(CLAUSES))
+    speech = pipeline.speak(CLAUSES, tiny_prompt(model), seed=1, advance=lambda count, note: told.append(count))
+    first, second = speech.report["pieces"]
+    assert first["text"].endswith(",") and f"{first['text']} {second['text']}" == CLAUSES
+    assert (first["stop_reason"], second["stop_reason"], speech.stop_reason) == ("cut", "end", "end")
+    assert first["within_a_sentence"] and not second["within_a_sentence"] and not speech.report["not_spoken"]
+    assert second["carried"]["text"] in first["text"] and second["carried"]["text"].endswith(",")
+    assert sum(told) == pipeline.size_of(CLAUSES)
+    begin, kept = takes[0].request.prefix_codes.shape[-1], first["frames"]
+    assert kept < takes[0].num_frames == model.max_frames
+    read = int(takes[0].advances[0, begin : begin + kept].sum())  # from the prompt's last token on
+    assert read == pipeline.count(first["text"])  # the next word's first token is due in the frame after
+    assert len(speech.generated) == sum(piece["frames"] for piece in (first, second)) * 1000
+
+
+@pytest.mark.parametrize("settings, frames_per_token", [
+    ({"single_pass": True}, None), ({"max_seconds": 7.0}, None), ({}, 12)])
+def test_a_limit_that_was_asked_for_and_a_pass_that_came_less_than_halfway_leave_it_unfinished(
+        model, monkeypatch, settings, frames_per_token):
+    pipeline = tiny_pipeline(model, **settings)
+    say_slowly(monkeypatch, frames_per_token or 1 + model.max_frames // pipeline.count(CLAUSES))
+    speech = pipeline.speak(CLAUSES, tiny_prompt(model), seed=1)
+    assert speech.stop_reason == "max_frames" and speech.report["passes"] == 1
 
 
 def test_a_nar_model_with_a_pointer_reads_where_the_ar_model_has_read(model, monkeypatch):
