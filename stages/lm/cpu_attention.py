@@ -27,9 +27,9 @@ def is_for(query: Tensor) -> bool:
     time from 1400 positions on (tests/benchmarks/training.py); and where operators are only counted, with tensors of
     another type, the counts are meant for any device.
     """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or has_amx():
+    if torch.compiler.is_compiling() or type(query) is not Tensor:
         return False
-    return type(query) is Tensor and not torch.compiler.is_compiling()
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not has_amx()
 
 
 @cache
