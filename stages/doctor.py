@@ -17,11 +17,12 @@ from stages.errors import HalleError
 from stages.metrics.needed_models import NEEDED_MODELS
 from stages.synthesis.device_comparison import compare_with_cpu
 from stages.synthesis.model import PACKAGED_MODEL
+from stages.training.allocator import describe_allocator
 from stages.training.processes import pick_device
 
 _LEAST_FREE_GB = 10  # a checkpoint of the paper's AR model with Adam is 8.7 GB
 _VARIABLES = ("HALLE_MODEL", "HALLE_DATA", "HALLE_CODECS", "HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME",
-              "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+              "OMP_NUM_THREADS", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES")
 
 
 def run(device: str | None = None) -> dict:
@@ -38,7 +39,8 @@ def _machine() -> dict:
     memory = psutil.virtual_memory()
     return {"processors": os.cpu_count(), "torch_threads": torch.get_num_threads(),
             "memory_gb": round(memory.total / 1e9, 1), "free_memory_gb": round(memory.available / 1e9, 1),
-            "processor": torch.backends.cpu.get_cpu_capability(), "encoding": sys.getfilesystemencoding()}
+            "processor": torch.backends.cpu.get_cpu_capability(), "encoding": sys.getfilesystemencoding(),
+            "memory_allocator": describe_allocator()}
 
 
 def _devices() -> dict[str, str]:
