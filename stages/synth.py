@@ -36,7 +36,7 @@ from stages.synthesis.batch import (
 from stages.synthesis.explain import explain_text, reading_passage
 from stages.synthesis.long_script import has_words
 from stages.synthesis.model import SpeechModel, find_parts, load_speech_model, with_own_sampling
-from stages.synthesis.output import SpeechWriter, caption_listener, output_files, why_it_stopped
+from stages.synthesis.output import SpeechWriter, caption_listener, output_files, refuse_foreign, why_it_stopped
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import Prompt, PromptLimits, read_prompt
 from stages.synthesis.sources import part_fingerprints
@@ -89,8 +89,7 @@ def open_pipeline(config: SynthConfig, device: torch.device) -> SpeechPipeline:
 def prompt_of(config: SynthConfig, model: SpeechModel, path: str, text: str | None) -> Prompt:
     """Read a voice prompt as the model takes it."""
     limits = PromptLimits(config.prompt_seconds, config.max_prompt_seconds)
-    return read_prompt(path, model.codec, limits, text, config.transcriber, model.loudness_db,
-                       config.trim_prompt)
+    return read_prompt(path, model.codec, limits, text, config.transcriber, model.loudness_db, config.trim_prompt)
 
 
 # ---- one text
@@ -107,13 +106,13 @@ def speak_one(config: SynthConfig) -> dict:
     progress.close()
     report = writer.write(speech, script, out, out.with_suffix(".json"))
     if not report["finished"] and not config.allow_unfinished:
+        more = "raise --max-seconds" if config.max_seconds is not None else "try another --seed"
         raise UnfinishedSpeechError(
             f"wrote `{out}`, {speech.seconds:.1f} s, but the text is not finished: {why_it_stopped(speech, config)}",
-            "raise --max-seconds, shorten the text, or accept it with --allow-unfinished")
+            f"{more}, change the text, or accept it with --allow-unfinished")
     return {"speech": out.as_posix(), "report": out.with_suffix(".json").as_posix(),
-            "seconds": round(speech.seconds, 2),
-            "passes": report["passes"], "stopped": report["stopped"], "real_time_factor": report["real_time_factor"],
-            **in_short(report)}
+            "seconds": round(speech.seconds, 2), "passes": report["passes"], "stopped": report["stopped"],
+            "real_time_factor": report["real_time_factor"], **in_short(report)}
 
 
 def read_text(config: SynthConfig) -> str:
@@ -146,6 +145,8 @@ def _read_file(name: str) -> str:
 def _prompt_path(config: SynthConfig) -> str:
     if not config.prompt:
         raise UsageError("expected a recording of the voice, got nothing", "give one with --prompt FILE")
+    if not Path(config.prompt).exists():
+        raise UsageError(f"prompt `{config.prompt}` does not exist", "give a recording of the voice with --prompt FILE")
     return config.prompt
 
 
@@ -163,6 +164,7 @@ def output_path(config: SynthConfig) -> Path:
     for file in output_files(out, out.with_suffix(".json"), config):
         if file.resolve() in given:
             raise UsageError(f"`{file}` would be replaced, which is given to be read", "give another file after --out")
+    refuse_foreign(out, out.with_suffix(".json"), config)
     return out
 
 

@@ -211,6 +211,30 @@ def test_wrong_use_is_refused_before_anything_is_written(chain, texts, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["x.wav", "x.json", "x.srt"])
+def test_somebody_else_s_file_is_not_written_over_and_restart_moves_it_aside(chain, tmp_path, name):
+    config = one(chain, tmp_path / "x.wav", say="Good evening.", captions="srt", max_seconds=0.5)
+    (tmp_path / name).write_text('{"my": "notes"}', encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{name}` is there already"):
+        synth.run(config)
+    synth.run(config.model_copy(update={"restart": True}))
+    assert (tmp_path / f"{name}.old-1").read_text(encoding="utf-8") == '{"my": "notes"}'
+    synth.run(config)  # speech of ours is replaced
+    (tmp_path / "x.json").unlink()  # as if killed before the report
+    synth.run(config)
+    assert not (tmp_path / "x.wav.old-2").exists() and read_json(tmp_path / "x.json")["synthetic"]
+
+
+def test_a_prompt_that_is_not_there_or_says_nobody_knows_what_is_refused_with_what_to_do(chain, tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        synth.run(one(chain, tmp_path / "x.wav", say="Good evening.", prompt=str(tmp_path / "none.wav")))
+    shutil.copy(PROMPT, tmp_path / "mute.ogg")
+    with pytest.raises(UsageError, match="nothing tells what prompt") as caught:
+        synth.run(one(chain, tmp_path / "x.wav", say="Good evening.", prompt=str(tmp_path / "mute.ogg"),
+                      transcriber="none", prompt_text=None))
+    assert "--prompt-text" in caught.value.hint
+
+
 def test_captions_and_their_times_lie_beside_one_text_s_speech(chain, tmp_path):
     synth.run(one(chain, tmp_path / "x.wav", say="Good evening. Thank you.", captions="srt", max_seconds=4.0))
     report = read_json(tmp_path / "x.json")

@@ -6,6 +6,7 @@ Whatever can be known is checked here, so that a file is either the whole record
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
@@ -25,7 +26,7 @@ from stages.audio.unsized_wav import UnsizedWav
 from stages.errors import UsageError
 
 __all__ = ["AUDIO_SUFFIXES", "SYNTHETIC", "AudioError", "AudioInfo", "audio_info", "check_sound", "check_suffix",
-           "encode_audio", "mix_down", "read_audio", "stream_audio", "write_audio"]
+           "encode_audio", "is_synthetic", "mix_down", "read_audio", "stream_audio", "write_audio"]
 
 SYNTHETIC = "synthetic speech made by halle"  # in the metadata of all audio that a model made
 MAX_PEAK = 4.0  # 12 dB above full scale; beyond it the samples were never -1..1
@@ -106,6 +107,15 @@ def write_audio(path: Path | str, waveform: np.ndarray, sample_rate: int, commen
     """
     path = Path(path)
     storage.write_bytes(path, encode_audio(waveform, sample_rate, path.suffix, comment, path))
+
+
+def is_synthetic(path: Path | str) -> bool:
+    """Say whether the metadata of an audio file say that halle spoke it; what is no audio says nothing."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            return sound.comment == SYNTHETIC
+    except (soundfile.LibsndfileError, OSError):
+        return False
 
 
 def check_suffix(path: Path | str) -> None:
@@ -368,7 +378,7 @@ def _guess(head: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer (run `git lfs pull`)"
     try:
-        head[:1024].decode("utf-8")
+        codecs.getincrementaldecoder("utf-8")().decode(head[:1024])  # which may end within a character
     except UnicodeDecodeError:
         return _BINARY
     return _BINARY if b"\0" in head else "text"

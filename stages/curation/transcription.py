@@ -16,11 +16,10 @@ from stages.curation.transcripts_beside import WORDS, words_beside
 from stages.curation.utterances import NO_TEXT, Dropped
 from stages.errors import HalleError
 from stages.speech.spans import Span
-from stages.speech.transcriber import Transcriber, Word, load_transcriber, split_at_pauses
+from stages.speech.transcriber import NO_TRANSCRIBER, Transcriber, Word, load_transcriber, split_at_pauses
 from stages.training.processes import pick_device
 
 NO_TRANSCRIPT, REPETITION = "NO_TRANSCRIPT", "REPETITION"
-NO_TRANSCRIBER = "none"
 _RATE = 16_000  # of all recognisers so far
 _STRETCH_SECONDS = 30.0  # what Whisper hears at once
 _PAUSE_SECONDS = 1.0  # longer ones end a stretch

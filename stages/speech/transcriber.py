@@ -19,6 +19,7 @@ import soxr
 from stages.errors import MissingModelError, UsageError
 
 POCKETSPHINX = "pocketsphinx"
+NO_TRANSCRIBER = "none"  # where none is wanted
 MAX_PIECE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.2  # a pause is judged by the energy of this much sound
 _HOP_SECONDS = 0.01

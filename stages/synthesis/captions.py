@@ -183,11 +183,20 @@ def to_vtt(sentences: Sequence[TimedSentence]) -> str:
     if any(sentence.timing == "estimate" for sentence in sentences):
         blocks.append("NOTE some times are estimates: the speech was not recognised there\n")
     for cue in _cues(sentences):
-        words = [_escaped(word.text) if index == 0 else f"<{_clock(word.start, '.')}>{_escaped(word.text)}"
-                 for index, word in enumerate(cue)]
-        breaks = _lines(_texts(cue), words)
+        breaks = _lines(_texts(cue), _stamped(cue))
         blocks.append(f"{_clock(cue[0].start, '.')} --> {_clock(cue[-1].end, '.')}\n{breaks}\n")
     return "\n".join(blocks)
+
+
+def _stamped(cue: Sequence[TimedWord]) -> list[str]:
+    """Return words with the times at which they begin: WebVTT wants them to rise, and to lie within the cue."""
+    marked, last, end = [], _clock(cue[0].start, "."), _clock(cue[-1].end, ".")
+    for word in cue:
+        begin = _clock(word.start, ".")
+        rises = last < begin < end
+        marked.append(f"<{begin}>{_escaped(word.text)}" if rises else _escaped(word.text))
+        last = begin if rises else last
+    return marked
 
 
 def _cues(sentences: Sequence[TimedSentence]) -> list[list[TimedWord]]:

@@ -6,11 +6,9 @@ import logging
 
 from stages.config.stage_configs import SynthConfig
 from stages.errors import MissingModelError
-from stages.speech.transcriber import Transcriber, load_transcriber
+from stages.speech.transcriber import NO_TRANSCRIBER, Transcriber, load_transcriber
 
 log = logging.getLogger("halle.synth")
-
-NO_TRANSCRIBER = "none"
 
 
 def find_listener(config: SynthConfig, otherwise: str) -> tuple[Transcriber | None, str]:

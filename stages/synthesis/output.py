@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.artifacts.run_dir import versions
+from stages.artifacts.run_dir import move_aside, versions
 from stages.artifacts.storage import FORMAT_VERSION, read_json, write_json
-from stages.audio.io import SYNTHETIC, write_audio
+from stages.audio.io import SYNTHETIC, is_synthetic, write_audio
 from stages.config.stage_configs import SynthConfig
-from stages.errors import HalleError
+from stages.errors import HalleError, UsageError
 from stages.speech.transcriber import Transcriber
 from stages.synthesis.captions import TimedSentence, caption_files, time_sentences, write_captions
 from stages.synthesis.listener import find_listener
@@ -25,6 +25,9 @@ class SpeechWriter:
 
     def write(self, speech: Speech, script: Script, audio: Path, report: Path) -> dict:
         """Write the audio, its captions and last its report, which is returned."""
+        if self.config.restart:
+            for file in output_files(audio, report, self.config):
+                move_aside(file)
         _remove_old_captions(audio, report)
         write_audio(audio, speech.generated, speech.sample_rate, comment=SYNTHETIC)
         content = self._report(speech, script, audio)
@@ -72,14 +75,32 @@ def caption_listener(config: SynthConfig, text_pointer: bool) -> Transcriber | N
 
 def _remove_old_captions(audio: Path, report: Path) -> None:
     """Remove the captions that an old report says were written: they are of other speech."""
-    try:
-        old = read_json(report) if report.is_file() else {}
-    except HalleError:  # no report of ours
-        return
-    written = old.get("captions", ()) if isinstance(old, dict) and old.get("synthetic") else ()
+    written = _old_report(report).get("captions", ())
     for file in caption_files(audio, "both"):
         if file.name in written:
             file.unlink(missing_ok=True)
+
+
+def _old_report(report: Path) -> dict:
+    """Return the report of ours that is there; empty when there is none, or something else."""
+    try:
+        old = read_json(report) if report.is_file() else {}
+    except HalleError:
+        return {}
+    return old if isinstance(old, dict) and old.get("synthetic") else {}
+
+
+def refuse_foreign(audio: Path, report: Path, config: SynthConfig) -> None:
+    """Refuse to write over a file that is not of earlier speech, unless it is to be moved aside.
+
+    A killed run leaves audio without a report, of which its metadata say that it is ours.
+    """
+    told = bool(_old_report(report))
+    ours = told or is_synthetic(audio)
+    for file in output_files(audio, report, config):
+        if file.exists() and not config.restart and not (told if file == report else ours):
+            raise UsageError(f"`{file}` is there already, and not of speech that halle made",
+                             "give another file after --out, or --restart, which moves it aside")
 
 
 def output_files(audio: Path, report: Path, config: SynthConfig) -> list[Path]:
@@ -91,5 +112,7 @@ def why_it_stopped(speech: Speech, config: SynthConfig) -> str:
     """Say in words whether the text was finished."""
     if speech.stop_reason == "end":
         return "the model ended the text"
+    if speech.stop_reason == "unknown_text":
+        return f"the model knows no letter of a part of it: {'; '.join(speech.report['not_spoken'])}"
     limit = "--max-seconds" if config.max_seconds is not None else "the longest utterance it was trained on"
     return f"the model did not end it within {limit}"

@@ -148,11 +148,16 @@ class SpeechPipeline:
 
     def _refuse_unknown(self, script: str) -> None:
         """Refuse a script of which the model knows no letter: it would speak something else."""
-        letters = {character for character in normalize(script) if character.isalnum()}
-        unknown = self.model.text_tokenizer.unknown_characters("".join(sorted(letters)))
-        if letters and all(letter in unknown or letter.lower() in unknown for letter in letters):
-            raise UsageError(f"the model knows no letter of the text: {', '.join(f'`{c}`' for c in list(unknown)[:5])}",
+        if self.is_unknown(script):
+            unknown = list(self.model.text_tokenizer.unknown_characters(normalize(script)))[:5]
+            raise UsageError(f"the model knows no letter of the text: {', '.join(f'`{c}`' for c in unknown)}",
                              "give a text in the language and script that the model was trained on")
+
+    def is_unknown(self, text: str) -> bool:
+        """Say whether a text has letters or digits, and the model knows none of them."""
+        letters = {character for character in normalize(text) if character.isalnum()}
+        unknown = self.model.text_tokenizer.unknown_characters("".join(sorted(letters)))
+        return bool(letters) and all(letter in unknown or letter.lower() in unknown for letter in letters)
 
     def count(self, text: str) -> int:
         """Return the number of text tokens of a text as it is written."""

@@ -16,7 +16,7 @@ from stages.audio.io import check_sound, read_audio
 from stages.audio.loudness import normalise_loudness
 from stages.codec.base import Codec, Streams
 from stages.errors import UsageError
-from stages.speech.transcriber import load_transcriber
+from stages.speech.transcriber import NO_TRANSCRIBER, load_transcriber
 
 log = logging.getLogger("halle.synth")
 
@@ -62,7 +62,7 @@ def read_prompt(path: str | Path, codec: Codec, limits: PromptLimits, text: str 
     check_sound(path, waveform)
     waveform, checks = _inspect(path, waveform, codec, trim)
     _check_long_enough(path, len(waveform) / codec.sample_rate, limits, sum(checks["trimmed_seconds"].values()))
-    text, source = _known_text(path, text)
+    text, source = _known_text(path, text, transcriber)
     waveform = _short_enough(path, waveform, codec.sample_rate, limits, text)
     if text is None:
         text = load_transcriber(transcriber).transcribe(waveform, codec.sample_rate).text
@@ -132,12 +132,15 @@ def _warnings(path: Path, waveform: np.ndarray, measured: Activity) -> list[str]
     return found
 
 
-def _known_text(path: Path, text: str | None) -> tuple[str | None, TextSource]:
+def _known_text(path: Path, text: str | None, transcriber: str) -> tuple[str | None, TextSource]:
     if text is not None:
         return _with_words(text, "--prompt-text"), "given"
     sidecar = path.with_suffix(".txt")
     if sidecar.is_file():
         return _with_words(decode_utf8(sidecar.read_bytes(), sidecar), str(sidecar)), "sidecar"
+    if transcriber == NO_TRANSCRIBER:
+        raise UsageError(f"nothing tells what prompt `{path}` says: there is no `{sidecar}`, and no recogniser",
+                         "say it with --prompt-text, write it to that file, or leave out --transcriber none")
     return None, "recogniser"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,7 @@ class Reading:
         self.voice = Prefix(script.prompt.text, script.prompt.streams, len(script.prompt.waveform))
         self.frames_per_token = self._tempo()
         self.with_voice = self._voice_fits()
+        self.not_spoken: list[str] = []
         self.pieces = self._plan()
         self.last: Prefix | None = None  # what was said last, when the next pass shall go on from it
         self.spoken: list[SpokenPiece] = []
@@ -76,18 +77,25 @@ class Reading:
     def _plan(self) -> list[Piece]:
         pipeline = self.pipeline
         if pipeline.config.single_pass:
-            return one_piece(self.script.text, pipeline.count)
+            return [self._without_unknown(piece) for piece in one_piece(self.script.text, pipeline.count)]
         voice_frames = pipeline.prefix_codes(self.voice).shape[-1] if self.voice.text else 0
         carried = self._carried_frames + (voice_frames if self.with_voice else 0)
         if voice_frames > _LEAST_ROOM * pipeline.model.max_frames:
             log.warning("the prompt is longer than half of what the AR was trained on: a shorter one leaves more room")
         room = Room(self._room_behind(voice_frames), self._room_behind(carried))
         pieces = plan_pieces(self.script.text, pipeline.count, room, pipeline.config.pause_seconds)
+        pieces = [known for piece in pieces if (known := self._without_unknown(piece)).sentences]
         if not pieces:
             raise UsageError("nothing is left of the text to speak", "give some words")
         if len(pieces) > 1:
             log.info("the text is spoken in %d passes", len(pieces))
         return pieces
+
+    def _without_unknown(self, piece: Piece) -> Piece:
+        """Return a piece without the sentences of which the model knows no letter; they are not spoken."""
+        unknown = [sentence.text for sentence in piece.sentences if self.pipeline.is_unknown(sentence.text)]
+        self.not_spoken += unknown
+        return replace(piece, sentences=tuple(s for s in piece.sentences if s.text not in unknown))
 
     def _room_behind(self, prefix_frames: float) -> float:
         model = self.pipeline.model
@@ -99,19 +107,24 @@ class Reading:
     def next_request(self) -> Request | None:
         """Return the next pass, or None when everything is said or no more may be said."""
         number = len(self.spoken)
-        left = self._frames_left()
-        if number == len(self.pieces) or left <= 0:
+        if number == len(self.pieces) or (most := self._most_frames()) <= 0:
             return None
         piece, prefix = self.pieces[number], self._prefix()
         seed = self.script.seed if number == 0 else derive_seed(self.script.seed, "pass", number)
         within = self.pipeline.prefix_codes(prefix).shape[-1] if not prefix.text else 0
         expected = max(1, round(piece.tokens * self.frames_per_token) - within)
-        return self.pipeline.request(piece.text, prefix, seed, left, expected)
+        return self.pipeline.request(piece.text, prefix, seed, most, expected)
 
-    def _frames_left(self) -> int:
-        written = sum(codes.shape[-1] for codes in self.codes)
-        limited = self.pipeline.config.max_seconds is not None
-        return self.pipeline.max_frames() - (written if limited else 0)
+    def _most_frames(self) -> int:
+        """Return how many frames the next pass may write: as many as were trained on, of what a limit leaves."""
+        pipeline = self.pipeline
+        if pipeline.config.max_seconds is None:
+            return pipeline.model.max_frames
+        silence = sum(piece.pause_seconds for piece in self.pieces[: len(self.spoken) + 1])
+        taken = sum(codes.shape[-1] for codes in self.codes)
+        taken += round(silence * pipeline.model.codec.hierarchy.lowest.frame_rate)
+        left = pipeline.max_frames() - taken
+        return left if pipeline.config.single_pass else min(left, pipeline.model.max_frames)
 
     def _prefix(self) -> Prefix:
         if self.last is None:
@@ -120,8 +133,9 @@ class Reading:
 
     def accept(self, take: Take) -> int:
         """Take over what a pass said. Return the text tokens that it left to another pass."""
-        planned = self.pieces[len(self.spoken)]
-        take = self._within_its_text(take, planned)
+        planned, passes = self.pieces[len(self.spoken)], len(self.pieces)
+        if take.stop_reason == "max_frames":
+            take = self._within_its_text(take, planned)
         piece, rate = self.pieces[len(self.spoken)], self.pipeline.model.codec.sample_rate
         silence = round(piece.pause_seconds * rate)
         if self.parts:
@@ -138,29 +152,33 @@ class Reading:
         for name, seconds in take.seconds.items():
             self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)
         self.last = self._carry(take)
-        return planned.tokens - piece.tokens
+        return planned.tokens - piece.tokens if len(self.pieces) > passes else 0
 
     def _within_its_text(self, take: Take, piece: Piece) -> Take:
         """Return a take that time was up for as far as its last clause, and make its rest the next piece.
 
-        What was said only a text pointer knows. One that came less than halfway may have said anything.
+        What was said only a text pointer knows. Where no more may be said, or less than half of it was, which may have
+        been anything, the take stays as it is, and the words that it did not come to are not spoken.
         """
-        pipeline = self.pipeline
-        limited = pipeline.config.single_pass or pipeline.config.max_seconds is not None
-        words = piece.text.split()
+        pipeline, request, number = self.pipeline, take.request, len(self.spoken)
         frames = self._word_frames(piece, take)
-        if take.stop_reason == "end" or limited or frames is None:
+        if frames is None:
             return take
+        begun = max(1, int(np.searchsorted(frames[:-1], take.num_frames)))
         complete = int(np.searchsorted(frames[1:], take.num_frames))
-        said, rest = split_piece(piece, last_clause_end(words[:complete]), pipeline.count)
-        if not rest.sentences or said.tokens < piece.tokens / 2:
+        said, rest = split_piece(piece, last_clause_end(piece.text.split()[:complete]), pipeline.count)
+        limited = pipeline.config.single_pass or request.max_frames < pipeline.model.max_frames
+        if limited or not rest.sentences or said.tokens < piece.tokens / 2:
+            self.pieces[number], rest = split_piece(piece, begun, pipeline.count)
+            self.not_spoken += [rest.text] if rest.sentences else []
             return take
         log.info("time was up within a pass: what it left, %d words, is spoken in another", len(rest.text.split()))
-        self.pieces[len(self.spoken) : len(self.spoken) + 1] = [said, rest]
-        request = take.request
-        new = pipeline.request(said.text, request.prefix, request.seed, request.max_frames, request.expected_frames)
-        begin = request.prefix_codes.shape[-1]
-        return seams.until(take, pipeline.model.codec, begin + frames[len(said.text.split())], new)
+        self.pieces[number : number + 1] = [said, rest]
+        expected = round(request.expected_frames * said.tokens / piece.tokens)
+        new = pipeline.request(said.text, request.prefix, request.seed, request.max_frames, expected)
+        end = request.prefix_codes.shape[-1] + frames[len(said.text.split())]
+        part = seams.until(take, pipeline.model.codec, end, new)
+        return part if pipeline.improve is None else pipeline.improve(pipeline, part)
 
     def _word_frames(self, piece: Piece, take: Take) -> np.ndarray | None:
         return word_frames(take, [self.pipeline.count(word) for word in piece.text.split()])
@@ -191,10 +209,10 @@ class Reading:
             "text": piece.text,
             "start": round(start / rate, 4),
             "end": round(end / rate, 4),
-            "pause_before": piece.pause_seconds,
+            "pause_before": round(piece.pause_seconds, 4),
             "carried": carried,  # nothing: it goes on from the voice prompt
             "within_a_sentence": piece.sentences[-1].goes_on,
-            "text_tokens": len(take.request.tokens),
+            "text_tokens": take.request.own_tokens,
             "frames": take.num_frames,
             "expected_frames": take.request.expected_frames,
             "stop_reason": take.stop_reason,
@@ -209,9 +227,9 @@ class Reading:
         prompt_codes = self.pipeline.prefix_codes(self.voice)
         codes = torch.cat([prompt_codes, *(codes.to(prompt_codes.device) for codes in self.codes)], dim=-1)
         seconds = (len(waveform) - len(self.prompt_sound)) / rate
-        finished = len(self.spoken) == len(self.pieces) and "max_frames" not in self.stop_reasons
+        ended = len(self.spoken) == len(self.pieces) and "max_frames" not in self.stop_reasons
         report = {
-            "stop_reason": "end" if finished else "max_frames",
+            "stop_reason": ("unknown_text" if self.not_spoken else "end") if ended else "max_frames",
             "seed": self.script.seed,
             "prompt_seconds": round(len(self.prompt_sound) / rate, 4),
             "speech_seconds": round(seconds, 4),
@@ -222,11 +240,8 @@ class Reading:
             "real_time_factor": round(sum(self.seconds.values()) / seconds, 4) if seconds else None,
             "passes": len(self.spoken),
             "pieces": [spoken.report for spoken in self.spoken],
-            "not_spoken": _texts(self.pieces[len(self.spoken):]),
+            "not_spoken": [*self.not_spoken, *(piece.text for piece in self.pieces[len(self.spoken):])],
         }
         return Speech(waveform, codes.cpu().numpy(), rate, len(self.prompt_sound), report["stop_reason"], report,
                       tuple(self.spoken))
 
-
-def _texts(pieces: Sequence[Piece]) -> list[str]:
-    return [piece.text for piece in pieces]

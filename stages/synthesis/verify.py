@@ -137,7 +137,7 @@ class Verifier:
         request = take.request
         spoken = Spoken(take.generated, sample_rate, request.text, request.prefix.text,
                         take.prefix_samples / sample_rate, take.codes[0, request.prefix_codes.shape[-1]:].cpu().numpy(),
-                        frame_rate, take.stop_reason == "end")
+                        frame_rate, take.stop_reason != "max_frames")
         faults, heard = judge(spoken, self.transcriber, self.settings)
         return Judged(take, faults, heard)
 

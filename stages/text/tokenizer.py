@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -91,10 +92,11 @@ class TextTokenizer:
     def encode(self, text: str, unknown_characters: Literal["drop", "fail"] = "drop") -> list[int]:
         """Return the ids of normalised `text`, ending with `EOT`.
 
-        Characters outside the alphabet are dropped (`unknown_characters` tells which, so that callers can say
-        so), or raise a `UsageError` that lists and counts them.
+        Letters outside the alphabet become those without their accents, if it has these. Other characters are dropped
+        (`unknown_characters` tells which, so that callers can say so), or raise a `UsageError` that lists and counts
+        them.
         """
-        canonical, unknown = _canonical(text, self.lowercase), self.unknown_characters(text)
+        canonical, unknown = self._readable(text), self.unknown_characters(text)
         if unknown and unknown_characters == "fail":
             raise UsageError(f"the text has characters that the text tokenizer does not know: {listed(unknown)}",
                              "write them differently, or set -O unknown_characters=drop")
@@ -112,8 +114,14 @@ class TextTokenizer:
         return "".join(pieces).replace(WORD_START, " ").strip()
 
     def unknown_characters(self, text: str) -> dict[str, int]:
-        """Count the characters of `text` that are outside the alphabet, in the order they appear."""
-        return dict(Counter(c for c in _canonical(text, self.lowercase) if c not in self.alphabet and c != " "))
+        """Count the characters of `text` that cannot be encoded, in the order they appear."""
+        return dict(Counter(c for c in self._readable(text) if c not in self.alphabet and c != " "))
+
+    def _readable(self, text: str) -> str:
+        """Return `text` as it is encoded, with what cannot be: a `é` outside the alphabet is an `e`."""
+        canonical = _canonical(text, self.lowercase)
+        bare = {c: _without_marks(c) for c in set(canonical) - self.alphabet}
+        return canonical.translate({ord(c): base for c, base in bare.items() if base and self.alphabet.issuperset(base)})
 
     def to_json(self) -> str:
         """Return the text of the file that `save` writes; models carry it with them."""
@@ -175,6 +183,11 @@ def listed(counts: dict[str, int]) -> str:
 
 def _canonical(text: str, lowercase: bool) -> str:
     return " ".join((text.lower() if lowercase else text).split())
+
+
+def _without_marks(character: str) -> str:
+    """Return the letters that a letter with accents, or a ligature, is made of."""
+    return "".join(c for c in unicodedata.normalize("NFKD", character.casefold()) if not unicodedata.combining(c))
 
 
 def _most_common(counts: Counter[str], room: int) -> list[str]:

@@ -1,8 +1,9 @@
 """What the memory allocator costs where small models are trained on a CPU: `python allocators.py`.
 
-Each allocator that this machine has gets a process of its own, one after the other, in turns. It trains the AR model of
-the preset `mini`, for VALL-E's tokens, on batches of ever other lengths, as real ones are, and tells the processor time
-of its later steps and the most memory it had. The first row is the system's allocator, the others are divided by it.
+Each allocator that this machine has gets a process of its own, one after the other, in turns. It trains an AR model of
+the size of the preset `mini`, for VALL-E's tokens, on batches of ever other lengths, as real ones are, and tells the
+processor time of its later steps and the most memory it had. The first row is the system's allocator, by which the
+others are divided.
 """
 
 from __future__ import annotations

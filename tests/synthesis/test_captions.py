@@ -63,6 +63,13 @@ def test_a_model_that_knows_when_it_says_what_is_believed():
     assert "NOTE" not in to_vtt([first, second])
 
 
+def test_marks_of_words_rise_and_lie_within_their_cue():
+    words = [TimedWord(*word) for word in (("one", 1, 2), ("😀", 2, 2), ("two", 2, 2), ("three", 2.0002, 3),
+                                           ("four", 3, 3))]
+    vtt = to_vtt([TimedSentence("one 😀 two three four", 1, 3, "pointer", tuple(words))])
+    assert "one <00:00:02.000>😀 two three four" in vtt
+
+
 def test_without_a_recogniser_sentences_share_their_piece_by_text_and_pauses_stay_empty():
     speech = speech_of((("Aaa.", "Bbbbbbb."), 0.0, 6.0), (("Cccc.",), 8.0, 9.0))
     sentences = time_sentences(speech, None)

@@ -14,6 +14,7 @@ from stages.lm.ar import ARModel
 from stages.lm.generate import Generation
 from stages.lm.nar import NARModel, refine
 from stages.synthesis import pipeline as pipeline_module
+from stages.synthesis.captions import time_sentences, to_srt
 from stages.synthesis.model import check_belonging
 from stages.synthesis.pointed import word_frames
 
@@ -118,13 +119,28 @@ def test_what_time_was_up_for_is_spoken_in_another_pass_from_a_clause_on(model, 
 
 
 @pytest.mark.parametrize("settings, frames_per_token", [
-    ({"single_pass": True}, None), ({"max_seconds": 7.0}, None), ({}, 12)])
+    ({"single_pass": True}, 6), ({"max_seconds": 7.0}, 5), ({}, 12)])
 def test_a_limit_that_was_asked_for_and_a_pass_that_came_less_than_halfway_leave_it_unfinished(
         model, monkeypatch, settings, frames_per_token):
     pipeline = tiny_pipeline(model, **settings)
-    say_slowly(monkeypatch, frames_per_token or 1 + model.max_frames // pipeline.count(CLAUSES))
+    say_slowly(monkeypatch, frames_per_token)
     speech = pipeline.speak(CLAUSES, tiny_prompt(model), seed=1)
     assert speech.stop_reason == "max_frames" and speech.report["passes"] == 1
+    (piece,), (rest,) = speech.report["pieces"], speech.report["not_spoken"]
+    assert f"{piece['text']} {rest}" == CLAUSES
+    captions = to_srt(time_sentences(speech, None))
+    assert piece["text"].split()[-1] in captions and rest not in " ".join(captions.split())
+    assert speech.pieces[0].word_times[-1] <= speech.seconds
+
+
+def test_a_limit_beyond_what_was_trained_holds_for_all_passes_and_not_for_each(model, monkeypatch):
+    takes = []
+    pipeline = tiny_pipeline(model, lambda _, take: takes.append(take) or take, max_seconds=60.0)
+    say_slowly(monkeypatch, 1 + model.max_frames // pipeline.count(CLAUSES))
+    speech = pipeline.speak(CLAUSES, tiny_prompt(model), seed=1)
+    assert [piece["stop_reason"] for piece in speech.report["pieces"]] == ["cut", "end"]
+    assert takes[0].num_frames == model.max_frames
+    assert [take.stop_reason for take in takes] == ["max_frames", "cut", "end"]  # what was cut is judged again
 
 
 def test_a_nar_model_with_a_pointer_reads_where_the_ar_model_has_read(model, monkeypatch):

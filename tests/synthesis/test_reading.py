@@ -102,6 +102,21 @@ def test_the_limit_holds_for_all_passes_together_and_what_was_not_spoken_is_told
     assert " ".join(told) == LONG and speech.report["not_spoken"]
 
 
+def test_pauses_count_towards_the_limit(model, prompt, monkeypatch):
+    pipeline, _ = spoken_takes(model, monkeypatch, max_seconds=3.0, pause_seconds=1.0)
+    speech = pipeline.speak(f"{SENTENCES[0]}\n\n{SENTENCES[1]}", prompt, seed=1)
+    assert speech.seconds == 3.0 and speech.stop_reason == "max_frames"
+    speech = pipeline.speak(f"{SENTENCES[0]}\n\n\n\n{SENTENCES[1]}", prompt, seed=1)
+    assert speech.seconds < 3.0 and speech.report["not_spoken"] == [SENTENCES[1]]
+
+
+def test_a_sentence_of_which_the_model_knows_no_letter_is_not_spoken_and_that_is_told(model, prompt, monkeypatch):
+    pipeline, takes = spoken_takes(model, monkeypatch)
+    speech = pipeline.speak(f"{SENTENCES[0]} 你好世界.\n\n東京.\n\n{SENTENCES[1]}", prompt, seed=1)
+    assert [take.request.text for take in takes] == [SENTENCES[0], SENTENCES[1]]
+    assert speech.report["not_spoken"] == ["你好世界.", "東京."] and speech.stop_reason == "unknown_text"
+
+
 def test_pauses_are_exact_silence_and_pieces_are_where_the_report_says(model, prompt, monkeypatch):
     pipeline, takes = spoken_takes(model, monkeypatch, pause_seconds=0.25)
     speech = pipeline.speak(f"{SENTENCES[0]}\n\n{SENTENCES[1]}\n\n\n{SENTENCES[2]}", prompt, seed=1)

@@ -81,11 +81,18 @@ def test_case_is_kept_when_asked() -> None:
 
 
 def test_characters_outside_the_alphabet_are_counted_and_dropped_or_refused() -> None:
-    text = "naïve ▁ 東東 cat"
-    assert TOKENIZER.unknown_characters(text) == {"ï": 1, "▁": 1, "東": 2}
+    text = "na¿ve ▁ 東東 cat"
+    assert TOKENIZER.unknown_characters(text) == {"¿": 1, "▁": 1, "東": 2}
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == "nave cat"
-    with pytest.raises(UsageError, match=r"`ï` \(U\+00EF\) 1 time, .* `東` \(U\+6771\) 2 times"):
+    with pytest.raises(UsageError, match=r"`¿` \(U\+00BF\) 1 time, .* `東` \(U\+6771\) 2 times"):
         TOKENIZER.encode(text, unknown_characters="fail")
+
+
+def test_letters_with_accents_that_are_not_in_the_alphabet_are_read_without_them() -> None:
+    assert TOKENIZER.unknown_characters("Naïve, a ﬁne tête") == {}
+    assert TOKENIZER.decode(TOKENIZER.encode("naïve tête", unknown_characters="fail")) == "naive tete"
+    french = TextTokenizer.train(["tête à tête, tete"])
+    assert french.decode(french.encode("tête")) == "tête"
 
 
 def test_a_text_that_names_a_special_id_does_not_become_one() -> None:
