@@ -126,8 +126,8 @@ def test_rows_bring_their_own_voices_and_bad_ones_are_told_apart(chain, tmp_path
         ("own", "own.wav", "voice.ogg"), ("given/1", "given%2F1.wav", "prompt.ogg")]
     reasons = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "rejected.jsonl")}
     assert list(reasons) == ["own (2)", "silent", "lost", "7", "row 7"]
-    for name, words in (("own (2)", "seen before"), ("silent", "nothing is heard"), ("lost", "does not exist"),
-                        ("7", "expected text as `id`, got `7`"), ("row 7", "got nothing")):
+    for name, words in (("own (2)", "its id `own` is that of `own` too"), ("silent", "nothing is heard"),
+                        ("lost", "does not exist"), ("7", "expected text as `id`, got `7`"), ("row 7", "got nothing")):
         assert words in reasons[name]
 
 
@@ -299,7 +299,7 @@ def test_every_row_that_cannot_be_a_file_or_be_read_is_refused_and_no_other(tmp_
         ("x", "One."), ("X (2)", "Three."), ("é" * 50, "Five."), ("nul", "ab c")]
     problems = {item.id: item.problem for item in items if item.problem}
     assert list(problems) == ["X (3)", "half", " "]
-    for problem, words in zip(problems.values(), ("was seen before (upper", "lone surrogate", "id is empty"),
+    for problem, words in zip(problems.values(), ("too (upper", "lone surrogate", "id is empty"),
                               strict=True):
         assert words in problem
 

@@ -110,7 +110,8 @@ TUNING_DATA := $(RUNS)/tuning-data
 HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true
 VALLE_SAMPLING ?=
 RESULTS_DATA := $(RUNS)/results-data
-HALLE_MODEL_DIR := $(RUNS)/HALL-E-mini
+# of either kind a folder of its own, whose name is that of the system in tables
+HALLE_MODEL_DIR := $(RUNS)/$(if $(filter shipped,$(MODELS)),shipped/)HALL-E-mini
 VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
 RESULT_KINDS := seen unseen
 # the same texts in the other setting: of one voice, which are enough to see what a prompt of its own sentence changes
@@ -199,8 +200,10 @@ scorers:
 	@$(PYTHON) -c 'import resemblyzer, speechmos' || { printf '\nhint: %s; %s\n' \
 	  "pip install 'halle[mos]' webrtcvad 'setuptools<81'" 'pip install --no-deps resemblyzer' >&2; exit 7; }
 
+NO_CORPUS := 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini %s\n'
 slice:
-	@test -f $(DATASET)/$(DONE) || { printf 'error: `%s` holds no finished corpus\n\nhint: make -C examples/mini corpus\n' $(DATASET) >&2; exit 2; }
+	@test -f $(DATASET)/$(DONE) || { printf $(NO_CORPUS) $(DATASET) corpus >&2; exit 2; }
+	@test -f $(MORE_DATA)/$(DONE) || { printf $(NO_CORPUS) $(MORE_DATA) definitions >&2; exit 2; }
 	@$(PYTHON) slice.py --minutes '$(MINUTES)' $(foreach stage,$(QUEUE),--stage $(stage) '$(run-$(stage))')
 
 # one rule for both, so that the corpus may be deleted when the data is there
@@ -226,7 +229,7 @@ $(VALLE_CODEC)/$(DONE): $(DATASET)/$(DONE)
 	$(run-valle-codec)
 endif
 
-$(GATE)/$(DONE): $(PACKED)/$(DONE)
+$(GATE)/$(DONE): $(DATASET)/$(DONE) $(PACKED)/$(DONE)
 	$(run-gate)
 
 $(TOKENS)/$(DONE): $(GATE)/$(DONE)
@@ -244,7 +247,7 @@ $(NAR)/$(DONE): $(TOKENS)/$(DONE) $(MORE_TOKENS)/$(DONE)
 $(VALLE_PACKED)/$(DONE): $(VALLE_CODEC)/$(DONE)
 	$(run-valle-packed)
 
-$(VALLE_GATE)/$(DONE): $(VALLE_PACKED)/$(DONE)
+$(VALLE_GATE)/$(DONE): $(DATASET)/$(DONE) $(VALLE_PACKED)/$(DONE)
 	$(run-valle-gate)
 
 $(VALLE_TOKENS)/$(DONE): $(VALLE_GATE)/$(DONE)

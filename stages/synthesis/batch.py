@@ -109,14 +109,15 @@ def _from_row(number: int, row: dict, folder: Path, config: SynthConfig) -> Item
 
 def _checked(items: Sequence[Item]) -> list[Item]:
     """Return the items, with the problems that can be seen without a model. File names of ids may not be equal."""
-    names, seen, checked = {_file_name(item.id) for item in items}, set(), []
+    names, checked = {_file_name(item.id) for item in items}, []
+    seen: dict[str, str] = {}  # ids by their file names
     for item in (replace(item, text=drop_control_characters(item.text)) for item in items):
         item_id, problem = item.id, item.problem or _problem(item)
-        if _file_name(item.id) in seen:
-            problem = f"id `{item.id}` was seen before (upper and lower case are one)"
+        if (first := seen.get(_file_name(item.id))) is not None:
+            problem = f"its id `{item.id}` is that of `{first}` too (upper and lower case are one): rename one"
             item_id = next(name for number in count(2) if _file_name(name := f"{item.id} ({number})") not in names)
             names.add(_file_name(item_id))
-        seen.add(_file_name(item_id))
+        seen[_file_name(item_id)] = item_id
         checked.append(Item(item_id, "", "", None, problem) if problem else item)
     return checked
 

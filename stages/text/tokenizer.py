@@ -120,8 +120,8 @@ class TextTokenizer:
     def _readable(self, text: str) -> str:
         """Return `text` as it is encoded, with what cannot be: a `é` outside the alphabet is an `e`."""
         canonical = _canonical(text, self.lowercase)
-        bare = {c: _without_marks(c) for c in set(canonical) - self.alphabet}
-        return canonical.translate({ord(c): base for c, base in bare.items() if base and self.alphabet.issuperset(base)})
+        bare = {ord(c): _without_marks(c) for c in set(canonical) - self.alphabet}
+        return canonical.translate({c: base for c, base in bare.items() if base and self.alphabet.issuperset(base)})
 
     def to_json(self) -> str:
         """Return the text of the file that `save` writes; models carry it with them."""

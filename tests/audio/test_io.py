@@ -86,6 +86,12 @@ def test_what_is_no_audio_is_named(tmp_path, content):
     assert reason_of(tmp_path / "a.wav") == "NOT_AUDIO"
 
 
+def test_a_text_is_called_text_wherever_its_first_kilobyte_ends(tmp_path):
+    (tmp_path / "a.wav").write_text("a" * 1023 + "–" * 9, encoding="utf-8")
+    with pytest.raises(AudioError, match="text"):
+        read_audio(tmp_path / "a.wav")
+
+
 def test_a_missing_file_a_folder_and_a_dangling_link_are_told_apart(tmp_path):
     assert reason_of(tmp_path / "none.wav") == "MISSING"
     assert reason_of(tmp_path) == "NOT_REGULAR"

@@ -176,8 +176,9 @@ def test_a_discriminator_has_time_to_warm_up_or_waits_for_longer_training(stage:
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Where the recipe runs; the data is there."""
-    (tmp_path / "runs" / "data").mkdir(parents=True)
-    (tmp_path / "runs" / "data" / "checksums.json").touch()
+    for name in ("data", "definitions-data"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "checksums.json").touch()
     return tmp_path / "runs"
 
 
@@ -235,13 +236,20 @@ def test_the_next_stage_starts_with_the_time_that_is_left(runs: Path, fake: str)
 
 
 def test_when_all_is_done_it_says_so_and_runs_nothing(runs: Path, fake: str) -> None:
-    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate", "tokens", "definitions-data",
-           "definitions-tokens", "ar", "nar", "valle-mini-codec", "valle-gate", "valle-tokens",
-           "valle-definitions-tokens", "valle-ar")
+    finish(runs, "codec-spectral", "mreq", "halle-mini-codec", "gate", "tokens", "definitions-tokens", "ar", "nar",
+           "valle-mini-codec", "valle-gate", "valle-tokens", "valle-definitions-tokens", "valle-ar")
     code, said, _ = slice_for("1", runs, fake)
     assert (code, said) == (0, "slice: valle-nar is at step 2 of 2, finished; all stages are finished")
     code, said, told = slice_for("1", runs, fake)
     assert (code, said, told) == (0, "slice: nothing to do; all stages are finished", "")
+
+
+@pytest.mark.parametrize("missing, target", [("data", "corpus"), ("definitions-data", "definitions")])
+def test_a_slice_without_its_speech_says_how_to_make_it(runs: Path, fake: str, missing: str, target: str) -> None:
+    (runs / missing / "checksums.json").unlink()
+    code, _, told = slice_for("1", runs, fake)
+    assert code != 0 and f"`{runs / missing}` holds no finished corpus" in told
+    assert f"make -C examples/mini {target}\n" in told
 
 
 def test_the_queue_is_every_training_target_in_order(runs: Path) -> None:
@@ -370,10 +378,19 @@ def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
     assert "--valle" not in dry_run("results-without-valle", tmp_path)[-1]
 
 
+def test_a_codec_that_ships_is_judged_on_speech_that_is_made_first(tmp_path):
+    commands = [words[1] for words in dry_run("gate", tmp_path, "CODECS=shipped")]
+    assert commands == ["make_corpus.py", "curate", "gate.py"]
+
+
 def test_what_ships_is_scored_without_training_it_again(tmp_path):
     def stages(target: str) -> list[str]:
         return [words[1] for words in dry_run(target, tmp_path, "MODELS=shipped") if words[0] == "halle"]
 
     assert stages("results-without-valle") == ["curate", "eval"]
+    scored = [after("--model", words) for words in dry_run("results-without-valle", tmp_path, "MODELS=shipped")
+              if words[:2] == ["halle", "eval"]]
+    trained = dry_run("halle-model", tmp_path)[-1]
+    assert set(scored) == {str(tmp_path / "shipped" / "HALL-E-mini")} and after("--out", trained) not in scored
     assert stages("valle-model") == ["curate", "train-codec", "pack", "tokenize", "curate", "tokenize", "train-ar",
                                      "train-nar", "pack"]
