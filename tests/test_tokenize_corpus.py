@@ -221,20 +221,20 @@ def test_unusable_utterances_are_listed_with_reasons(codec_file: Path, tmp_path:
 @pytest.mark.parametrize("policy", ["skip", "drop", "fail"])
 def test_unknown_characters_follow_the_policy(policy: str, codec_file: Path, tmp_path: Path,
                                               caplog: pytest.LogCaptureFixture) -> None:
-    corpus = make_corpus(tmp_path / "corpus", [*TEXTS[:7], "And thenß it waß dark."])
+    corpus = make_corpus(tmp_path / "corpus", [*TEXTS[:7], "And then語 it wa語s dark."])
     config = settings(codec_file, corpus, tmp_path / "store", unknown_characters=policy, max_bad="1")
     if policy == "fail":
-        with pytest.raises(UsageError, match=r"1 of 8 texts .* `ß` \(U\+00DF\) 2 times"):
+        with pytest.raises(UsageError, match=r"1 of 8 texts .* `語` \(U\+8A9E\) 2 times"):
             tokenize_corpus.run(config)
         return
     with caplog.at_level(logging.WARNING, "halle"):
         result = tokenize_corpus.run(config)
-    assert "`ß` (U+00DF) 2 times" in caplog.text
+    assert "`語` (U+8A9E) 2 times" in caplog.text
     store = open_store(tmp_path / "store")
     if policy == "skip":
         assert result["rejected"] == {"UNKNOWN_CHARACTERS": 1} and len(store) == 7
     else:
-        assert result["dropped_characters"] == {"ß": 2} and store[7].text == "And then it wa dark."
+        assert result["dropped_characters"] == {"語": 2} and store[7].text == "And then it was dark."
 
 
 def test_a_text_tokenizer_can_be_reused(codec_file: Path, corpus: Path, tmp_path: Path) -> None:
