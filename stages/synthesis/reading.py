@@ -158,27 +158,35 @@ class Reading:
         """Return a take that time was up for as far as its last clause, and make its rest the next piece.
 
         What was said only a text pointer knows. Where no more may be said, or less than half of it was, which may have
-        been anything, the take stays as it is, and the words that it did not come to are not spoken.
+        been anything, the whole take is kept, and the words that it did not come to are not spoken.
         """
-        pipeline, request, number = self.pipeline, take.request, len(self.spoken)
-        frames = self._word_frames(piece, take)
+        frames, count = self._word_frames(piece, take), self.pipeline.count
         if frames is None:
             return take
-        begun = max(1, int(np.searchsorted(frames[:-1], take.num_frames)))
         complete = int(np.searchsorted(frames[1:], take.num_frames))
-        said, rest = split_piece(piece, last_clause_end(piece.text.split()[:complete]), pipeline.count)
-        limited = pipeline.config.single_pass or request.max_frames < pipeline.model.max_frames
-        if limited or not rest.sentences or said.tokens < piece.tokens / 2:
-            self.pieces[number], rest = split_piece(piece, begun, pipeline.count)
-            self.not_spoken += [rest.text] if rest.sentences else []
-            return take
-        log.info("time was up within a pass: what it left, %d words, is spoken in another", len(rest.text.split()))
+        said, rest = split_piece(piece, last_clause_end(piece.text.split()[:complete]), count)
+        limited = self.pipeline.config.single_pass or take.request.max_frames < self.pipeline.model.max_frames
+        if rest.sentences and said.tokens >= piece.tokens / 2 and not limited:
+            log.info("time was up within a pass: what it left, %d words, is spoken in another", len(rest.text.split()))
+            return self._put_off(take, piece, said, rest, frames[len(said.text.split())])
+        begun = max(1, int(np.searchsorted(frames[:-1], take.num_frames)))
+        self.pieces[len(self.spoken)], rest = split_piece(piece, begun, count)
+        self.not_spoken += [rest.text] if rest.sentences else []
+        return self._of_text(take, self.pieces[len(self.spoken)], piece)
+
+    def _put_off(self, take: Take, piece: Piece, said: Piece, rest: Piece, frames: int) -> Take:
+        """Return what a take says in its first frames, checked again, and make the rest of its piece the next one."""
+        pipeline, number = self.pipeline, len(self.spoken)
         self.pieces[number : number + 1] = [said, rest]
-        expected = round(request.expected_frames * said.tokens / piece.tokens)
-        new = pipeline.request(said.text, request.prefix, request.seed, request.max_frames, expected)
-        end = request.prefix_codes.shape[-1] + frames[len(said.text.split())]
-        part = seams.until(take, pipeline.model.codec, end, new)
+        end = take.request.prefix_codes.shape[-1] + frames
+        part = seams.until(self._of_text(take, said, piece), pipeline.model.codec, end)
         return part if pipeline.improve is None else pipeline.improve(pipeline, part)
+
+    def _of_text(self, take: Take, said: Piece, piece: Piece) -> Take:
+        """Return a take as one of a request for the beginning of its piece."""
+        old = take.request
+        expected = round(old.expected_frames * said.tokens / max(1, piece.tokens))
+        return replace(take, request=self.pipeline.request(said.text, old.prefix, old.seed, old.max_frames, expected))
 
     def _word_frames(self, piece: Piece, take: Take) -> np.ndarray | None:
         return word_frames(take, [self.pipeline.count(word) for word in piece.text.split()])

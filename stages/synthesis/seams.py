@@ -17,7 +17,7 @@ import torch
 
 from stages.codec.base import Codec
 from stages.synthesis.long_script import Count, clause_starts
-from stages.synthesis.takes import Prefix, Request, Take
+from stages.synthesis.takes import Prefix, Take
 
 FADE_SECONDS = 0.01
 _SEARCH_SECONDS = 0.5  # a pause is looked for this far from where a share of the text tokens puts it
@@ -83,13 +83,13 @@ def cut(take: Take, codec: Codec, frame: int, text: str) -> Prefix:
     return Prefix(text, streams, end - first)
 
 
-def until(take: Take, codec: Codec, frame: int, request: Request) -> Take:
-    """Return what a take says before a frame of the AR's stream, as an answer to `request`."""
+def until(take: Take, codec: Codec, frame: int) -> Take:
+    """Return what a take says before a frame of the AR's stream."""
     frame = frame // alignment_frames(codec) * alignment_frames(codec)
     end = frame * codec.hierarchy.lowest.hop_length
     streams = {name: codes[..., : end // codec.stream(name).hop_length] for name, codes in take.streams.items()}
-    return replace(take, request=request, codes=take.codes[:, :frame], advances=take.advances[:, :frame],
-                   streams=streams, waveform=take.waveform[:end], stop_reason="cut")
+    return replace(take, codes=take.codes[:, :frame], advances=take.advances[:, :frame], streams=streams,
+                   waveform=take.waveform[:end], stop_reason="cut")
 
 
 def put_behind(voice: Prefix, last: Prefix) -> Prefix:
