@@ -7,8 +7,8 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-import soundfile
 from bad_audio import BAD
 from bad_stage_inputs import Case, cases
 from tiny_chain import SPEECH, TINY, Chain
@@ -16,6 +16,7 @@ from tiny_chain import SPEECH, TINY, Chain
 from halle_cli.app import app
 from stages.artifacts.storage import read_json, read_jsonl
 from stages.artifacts.token_store import open_store
+from stages.audio.io import SYNTHETIC, write_audio
 from stages.codec.registry import load_codec
 from stages.errors import HalleError
 from stages.synthesis.prompt import PromptLimits, read_prompt
@@ -190,7 +191,7 @@ def test_a_prompt_that_cannot_be_used_is_refused_with_code_2(codec, tmp_path, ba
 def test_a_text_that_cannot_be_spoken_is_refused_before_anything_is_written(chain, tmp_path, halle, text, told):
     (tmp_path / "script.txt").write_bytes(text)
     out = tmp_path / "speech.wav"
-    soundfile.write(out, [0.1] * 24_000, 24_000)
+    write_audio(out, np.full(24_000, 0.1, dtype=np.float32), 24_000, comment=SYNTHETIC)
     before = out.read_bytes()
     code, said = halle("synth", "--preset", "smoke", "--text", tmp_path / "script.txt", "--prompt",
                        SPEECH / "prompt.ogg", "--model", chain.model, "--out", out, "--single-pass", "--device", "cpu")

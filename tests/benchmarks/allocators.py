@@ -54,7 +54,7 @@ def in_a_process(library: str | None, arguments: Sequence[str]) -> dict[str, flo
     if library is not None:
         environment["LD_PRELOAD"] = library
     done = subprocess.run([sys.executable, __file__, "--child", *arguments], env=environment, check=True,
-                          stdout=subprocess.PIPE, text=True)  # fmt: skip
+                          stdout=subprocess.PIPE, encoding="utf-8")  # fmt: skip
     return json.loads(done.stdout)
 
 

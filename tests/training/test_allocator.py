@@ -8,7 +8,7 @@ from stages.training import allocator
 
 
 def test_a_loaded_allocator_is_named(monkeypatch, tmp_path):
-    (tmp_path / "maps").write_text("7f00-7f01 r-xp 00000000 08:01 1  /usr/lib/x/libjemalloc.so.2\n")
+    (tmp_path / "maps").write_text("7f00-7f01 r-xp 00000000 08:01 1  /usr/lib/x/libjemalloc.so.2\n", encoding="utf-8")
     monkeypatch.setattr(allocator, "LOADED", tmp_path / "maps")
     assert allocator.allocator_in_use() == allocator.describe_allocator() == "jemalloc"
 
