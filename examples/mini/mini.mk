@@ -25,7 +25,7 @@ NAR_STEPS ?= 6200
 # given to every training command, such as -O training.tracker=tensorboard
 OPTIONS ?=
 
-# glibc's allocator takes up to a third of a training step (`halle doctor`): another one where it is installed
+# glibc's allocator took 30 % of VALL-E's training steps (RESULTS.md, Speed): jemalloc where it is installed
 FASTER := $(firstword $(wildcard /usr/lib/*/libjemalloc.so.2 /usr/lib64/libjemalloc.so.2))
 ifneq ($(FASTER),)
 export LD_PRELOAD ?= $(FASTER)

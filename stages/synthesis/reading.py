@@ -252,4 +252,3 @@ class Reading:
         }
         return Speech(waveform, codes.cpu().numpy(), rate, len(self.prompt_sound), report["stop_reason"], report,
                       tuple(self.spoken))
-
