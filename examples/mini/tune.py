@@ -16,10 +16,11 @@ from stages.artifacts.storage import read_json, write_text
 from stages.config.resolve import resolve
 from stages.config.sampling import setting_text
 
-NAMES = ("temperature", "guidance", "nar_guidance", "nar_levels", "nar_mean")
-TRIALS = ((1.0, 1.0, 1.0, 7, False), (0.5, 3.0, 3.0, 7, False), (0.5, 3.0, 1.0, 0, False), (0.5, 3.0, 1.0, 7, True),
-          (0.5, 3.0, 2.0, 7, True), (0.5, 3.0, 3.0, 7, True), (0.5, 2.0, 2.0, 7, True), (0.3, 3.0, 2.0, 7, True),
-          (0.7, 3.0, 2.0, 7, True), (0.5, 4.0, 2.0, 7, True))
+NAMES = ("temperature", "guidance", "nar_guidance", "nar_mean", "mean_temperature")
+TRIALS = ((1.0, 1.0, 1.0, False, 0.0), (0.5, 3.0, 3.0, False, 0.0), (0.5, 3.0, 3.0, True, 0.0),
+          (0.5, 3.0, 3.0, True, 1.0), (0.5, 3.0, 3.0, True, 1.5), (0.5, 3.0, 3.0, True, 2.0),
+          (0.5, 3.0, 2.0, True, 1.5), (0.5, 2.0, 2.0, True, 1.0), (0.3, 3.0, 3.0, True, 1.5),
+          (0.7, 3.0, 3.0, True, 1.5), (0.5, 4.0, 3.0, True, 2.0), (0.7, 5.0, 3.0, True, 2.0))
 
 
 def settings_of(trial: tuple[float, ...]) -> list[str]:

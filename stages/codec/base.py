@@ -70,11 +70,13 @@ class TokenHierarchy(Protocol):
     frame_rate: float  # of levels and features, Hz
     lowest: StreamSpec  # what the AR model generates (one codebook of `rvq` for a plain codec)
 
-    def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
+    def start(self, lowest: Tensor, prompt: Streams | None = None, means: Tensor | None = None) -> RefinementState:
         """Begin from the AR's codes [batch, lowest codebooks, lowest frames], prompt frames included.
 
         `prompt`, when given, holds every stream of the prompt (which starts the sequence); its codes stay as
-        they are wherever a refinement would have computed others.
+        they are wherever a refinement would have computed others. `means` [batch, latent_dim, lowest frames], such as
+        an expectation over codes, make the feature behind the prompt in place of the entries of `lowest`, as `expect`
+        has it.
         """
         ...
 

@@ -51,6 +51,11 @@ def mean_entries(probabilities: Tensor, codebook: Tensor, fixed: Tensor | None) 
     return torch.cat([known, means[..., known.shape[-1] :]], dim=-1)
 
 
+def behind_prompt(feature: Tensor, means: Tensor | None, num_prompt: int) -> Tensor:
+    """Return a feature [batch, dim, frames] whose frames behind the prompt's are those of `means`, if there are any."""
+    return feature if means is None else torch.cat([feature[..., :num_prompt], means[..., num_prompt:]], dim=-1)
+
+
 class PlainHierarchy:
     """VALL-E: the AR model gives codebook 1 of `rvq`, level l is codebook l + 1 (equations 4 to 6)."""
 
@@ -65,10 +70,11 @@ class PlainHierarchy:
             stream.name, stream.role, 1, stream.frame_rate, stream.hop_length, stream.codebook_size
         )
 
-    def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
+    def start(self, lowest: Tensor, prompt: Streams | None = None, means: Tensor | None = None) -> RefinementState:
         fixed = prompt or {}
         streams = {self._name: keep_fixed(lowest, fixed.get(self._name))}
-        return RefinementState(1, self.teacher_feature(streams, 1), streams, fixed)
+        num_prompt = fixed[self._name].shape[-1] if fixed else 0
+        return RefinementState(1, behind_prompt(self.teacher_feature(streams, 1), means, num_prompt), streams, fixed)
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
         streams = append_codes(state.streams, self._name, codes)
@@ -141,10 +147,16 @@ class MultiResolutionHierarchy:
         own = self._mrvq.blocks[block - 1]
         return own.post if stream.startswith("post") else own.pre
 
-    def start(self, lowest: Tensor, prompt: Streams | None = None) -> RefinementState:
+    @torch.no_grad()
+    def start(self, lowest: Tensor, prompt: Streams | None = None, means: Tensor | None = None) -> RefinementState:
         fixed = prompt or {}
         streams = self._expand(1, {"quant1": keep_fixed(lowest, fixed.get("quant1"))}, fixed)
-        return RefinementState(1, self.teacher_feature(streams, 1), streams, fixed)
+        feature = self.teacher_feature(streams, 1)
+        if means is not None:
+            stride = feature.shape[-1] // lowest.shape[-1]
+            num_prompt = fixed["quant1"].shape[-1] * stride if fixed else 0
+            feature = behind_prompt(feature, self._mrvq.blocks[0].sub_decoder(means), num_prompt)
+        return RefinementState(1, feature, streams, fixed)
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
         block, _ = self._levels[state.level - 1]

@@ -11,7 +11,8 @@ from stages.config.models import Settings
 
 # The paper's settings are not given; top-k 250 at temperature 1 is MusicGen's
 _DEFAULTS = {"temperature": 1.0, "top_k": 250, "top_p": 1.0, "nar_temperature": 0.0, "repetition_window": 0,
-             "repetition_ratio": 0.1, "guidance": 1.0, "nar_guidance": 1.0, "nar_mean": False}  # fmt: skip
+             "repetition_ratio": 0.1, "guidance": 1.0, "nar_guidance": 1.0, "nar_mean": False,
+             "mean_temperature": 0.0}  # fmt: skip
 
 
 def setting_text(value: float | bool) -> str:
@@ -37,6 +38,10 @@ class SamplingConfig(Settings):
         None, ge=0, description="levels that the NAR predicts, the others are not heard; else the model's, or all")
     nar_mean: bool | None = Field(
         None, description="hear the mean of what the NAR finds likely instead of its codes; else the model's, or false")
+
+    mean_temperature: float | None = Field(
+        None, ge=0, description="above 0 the mean of what the AR finds likely at this temperature is heard, instead "
+                                "of the codes that it draws; else the model's, or 0")
 
     def over(self, own: Mapping[str, Any]) -> SamplingConfig:
         """Return the settings with nothing left open; `own` are the model's."""

@@ -49,17 +49,47 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Means:
+    """What is made of codes that were not drawn: for each codebook the mean of its entries, and of all of them the sum.
+
+    `codebooks` [codebooks, size, dim] are those of the last streams; the model's probabilities count as they are at
+    `temperature`.
+    """
+
+    codebooks: Tensor
+    temperature: float
+
+    def of(self, logits: Tensor) -> Tensor:
+        """Return the mean entries [batch, codebooks, dim] under logits [batch, streams, classes]."""
+        likely = logits[:, -len(self.codebooks) :, : self.codebooks.shape[1]].float() / self.temperature
+        return torch.einsum("bqs,qsd->bqd", likely.softmax(-1).to(self.codebooks.dtype), self.codebooks)
+
+    def of_codes(self, codes: Tensor) -> Tensor:
+        """Return the sum of the entries [dim, frames] of codes [streams, frames]."""
+        own = zip(codes[-len(self.codebooks) :], self.codebooks, strict=True)
+        return sum(F.embedding(row, book) for row, book in own).T
+
+    def undelayed(self, columns: Tensor, num_streams: int, num_frames: int) -> Tensor:
+        """Return sums [dim, frames] of means [steps, codebooks, dim], of which stream q has frame t at step t + q."""
+        first = num_streams - len(self.codebooks)
+        return sum(columns[first + index : first + index + num_frames, index]
+                   for index in range(len(self.codebooks))).T
+
+
+@dataclass(frozen=True)
 class Generation:
     """`codes` [codebooks, frames], prompt included; `steps` of the model; what each drawn code was worth.
 
     `log_probabilities` [codebooks, frames + 1] come from the model as it is, before temperature and truncation;
-    column `frames` of stream 0 is the end's, and forced codes have 0.
+    column `frames` of stream 0 is the end's, and forced codes have 0. `means` [dim, frames] are what `Means` makes of
+    what the model finds likely, guidance included; of the prompt they are the entries of its codes.
     """
 
     codes: Tensor
     stop_reason: StopReason
     steps: int
     log_probabilities: Tensor
+    means: Tensor | None = None
 
 
 def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -109,14 +139,15 @@ def generate_batch(
     generators: Sequence[torch.Generator],
     on_step: Callable[[], None] | None = None,
     cuda_graphs: bool = False,
+    means: Means | None = None,
 ) -> list[Generation]:
     """Do what `generate` does for several texts at once; each draws from its own generator.
 
     `on_step` is called after every step, so that a caller can show progress. `cuda_graphs` makes steps on a GPU start
-    at once (`stages.lm.inference`).
+    at once (`stages.lm.inference`). With `means` results have them.
     """
     _check(ar, texts, prompts, sampling)
-    writer = _Writer(ar, texts, prompts, sampling, generators, cuda_graphs)
+    writer = _Writer(ar, texts, prompts, sampling, generators, cuda_graphs, means)
     while not writer.finished:
         writer.step()
         if on_step is not None:
@@ -147,7 +178,7 @@ def _stack(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor
 class _Writer:
     """One batch being generated. All items sample their first step together, each behind its own prompt."""
 
-    def __init__(self, ar, texts, prompts, sampling, generators, cuda_graphs):
+    def __init__(self, ar, texts, prompts, sampling, generators, cuda_graphs, means=None):
         self.ar, self.sampling, self.generators = ar, sampling, generators
         self.device = ar.text_embedding.weight.device
         self.num_codebooks = ar.num_streams  # the advances of a text pointer are one
@@ -175,6 +206,8 @@ class _Writer:
         self.reasons: list[StopReason] = ["max_frames"] * len(texts)
         self.columns: list[Tensor] = []
         self.scores: list[Tensor] = []
+        self.means: Means | None = means
+        self.mean_columns: list[Tensor] = []
 
     @property
     def finished(self) -> bool:
@@ -206,6 +239,8 @@ class _Writer:
         """Return codes and their log-probabilities, each [batch, codebooks]."""
         rule, told = self.sampling, self.logits[: len(self.generators)]
         allowed = self._guide(told) if self.guided else told
+        if self.means is not None:
+            self.mean_columns.append(self.means.of(allowed))
         if self.index < rule.min_frames:
             allowed = allowed.clone()
             allowed[:, 0, -1] = -torch.inf
@@ -284,4 +319,12 @@ class _Writer:
         worth[1:, -1] = 0
         if self.reasons[item] == "max_frames":
             worth[0, -1] = 0
-        return Generation(codes[:, :-1], self.reasons[item], num_prompt + num_steps, worth)
+        return Generation(codes[:, :-1], self.reasons[item], num_prompt + num_steps, worth, self._means_of(item))
+
+    def _means_of(self, item: int) -> Tensor | None:
+        """Return means [dim, frames], prompt included."""
+        if self.means is None:
+            return None
+        columns = torch.stack([column[item] for column in self.mean_columns])
+        new = self.means.undelayed(columns, self.num_codebooks, self.ends[item])
+        return torch.cat([self.means.of_codes(self.prompts[item]), new], dim=1)

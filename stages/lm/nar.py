@@ -291,11 +291,13 @@ def refine(
     settings: Refinement = Refinement(),
     generator: torch.Generator | None = None,
     places: Tensor | None = None,
+    means: Tensor | None = None,
 ) -> RefinementState:
     """Return the state after the last level for the AR's codes [1, codebooks, frames], prompt frames included: all
     streams, or those of the first `settings.levels` alone when that is given, and the feature to decode.
 
     `text` is [1, tokens]; `places` [1, frames], for the text mode `pointer`, says which of them each frame ends in.
+    `means` [1, latent_dim, lowest frames] are heard in place of the codes' entries.
     `prompt` holds the streams of the prompt, at least as deep; its codes stay as they are. For each level all windows
     are read, then the frozen codec modules run over the whole sequence (section 5).
     """
@@ -305,7 +307,7 @@ def refine(
         num_prompt = complete.shape[-1]
         if settings.prompt_frames is not None:
             complete = complete[..., -settings.prompt_frames :]
-    state = hierarchy.start(lowest, prompt)
+    state = hierarchy.start(lowest, prompt, means)
     if places is not None:
         places = places.repeat_interleave(state.feature.shape[-1] // places.shape[-1], dim=1)[:, num_prompt:]
     levels = hierarchy.num_levels if settings.levels is None else settings.levels

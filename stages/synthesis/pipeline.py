@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from stages.codec.base import RefinementState
 from stages.config.stage_configs import SpeechConfig
 from stages.errors import UsageError
-from stages.lm.generate import Generation, Sampling, generate_batch
+from stages.lm.generate import Generation, Means, Sampling, generate_batch
 from stages.lm.nar import Refinement, refine
 from stages.lm.pointer import places_after, with_advances
 from stages.randomness import derive_seed
@@ -54,6 +55,9 @@ class SpeechPipeline:
         if (self.sampling.nar_levels or 0) > most:
             raise UsageError(f"expected sampling.nar_levels of at most {most}, what this codec has, "
                              f"got {self.sampling.nar_levels}", "leave it out to hear all of them")
+        if self.sampling.mean_temperature and not self.sampling.nar_mean:
+            raise UsageError("expected sampling.nar_mean with sampling.mean_temperature: the NAR's codes are for codes",
+                             "-O sampling.nar_mean=true, or -O sampling.mean_temperature=0")
         if self.sampling.nar_mean and self.sampling.nar_temperature:
             raise UsageError("expected sampling.nar_temperature 0 where means are heard, "
                              f"got {self.sampling.nar_temperature:g}", "draw codes with -O sampling.nar_mean=false")
@@ -87,7 +91,10 @@ class SpeechPipeline:
         request = take.request
         left = request.max_frames - (frame - request.prefix_codes.shape[-1])
         kept = take.codes if take.advances is None else torch.cat([take.advances, take.codes])
-        return self.render(request, self._generate([request], [kept[:, :frame]], left, [seed])[0], seed)
+        generation = self._generate([request], [kept[:, :frame]], left, [seed])[0]
+        if take.means is not None:
+            generation = replace(generation, means=torch.cat([take.means[:, :frame], generation.means[:, frame:]], 1))
+        return self.render(request, generation, seed)
 
     def takes(self, requests: Sequence[Request], advance: Advance | None = None) -> list[Take]:
         """Write all requests at once, then render and, if asked for, improve them one by one."""
@@ -119,13 +126,14 @@ class SpeechPipeline:
         unit = alignment_frames(self.model.codec)
         written = generation.codes[:, : generation.codes.shape[-1] // unit * unit]  # whole frames of every stream
         advances, codes = (written[:1], written[1:]) if self.model.ar.config.text_pointer else (None, written)
+        means = None if generation.means is None else generation.means[:, : written.shape[-1]]
         watch = _Stopwatch()
-        refined = self._refine(request, codes, advances, _generator(seed, "nar"))
+        refined = self._refine(request, codes, advances, means, _generator(seed, "nar"))
         watch.lap("nar_seconds")
         waveform = self._decode(refined)
         watch.lap("decode_seconds")
         return Take(request, codes, generation.stop_reason, generation.steps, refined.streams, waveform, watch.laps,
-                    advances=advances)
+                    advances=advances, means=means)
 
     def request(self, text: str, prefix: Prefix, seed: int, max_frames: int, expected_frames: int) -> Request:
         """Prepare one pass that speaks `text` after `prefix`."""
@@ -198,15 +206,19 @@ class SpeechPipeline:
         texts = [torch.tensor(request.tokens, device=self.model.device) for request in requests]
         generators = [_generator(seed, "ar") for seed in seeds]
         return generate_batch(self.model.ar, texts, codes, sampling, generators, on_step=on_step,
-                              cuda_graphs=self.config.cuda_graphs)
+                              cuda_graphs=self.config.cuda_graphs, means=self._means())
 
-    def _refine(self, request: Request, codes: Tensor, advances: Tensor | None,
+    def _means(self) -> Means | None:
+        temperature = self.sampling.mean_temperature
+        return Means(torch.stack(self.model.codec.hierarchy.lowest_codebooks()), temperature) if temperature else None
+
+    def _refine(self, request: Request, codes: Tensor, advances: Tensor | None, means: Tensor | None,
                 generator: torch.Generator) -> RefinementState:
         text, places = torch.tensor([request.tokens], device=self.model.device), None
         if self.model.nar.config.text_mode == "pointer":
             places = places_after(advances, self.model.ar.fill, torch.tensor([text.shape[1]], device=text.device))
         return refine(self.model.nar, self.model.codec.hierarchy, codes[None], text, request.prefix.streams,
-                      self._windows(), generator, places)
+                      self._windows(), generator, places, None if means is None else means[None])
 
     def _windows(self) -> Refinement:
         rate = self.model.codec.hierarchy.frame_rate

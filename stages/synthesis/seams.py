@@ -88,7 +88,8 @@ def until(take: Take, codec: Codec, frame: int) -> Take:
     frame = frame // alignment_frames(codec) * alignment_frames(codec)
     end = frame * codec.hierarchy.lowest.hop_length
     streams = {name: codes[..., : end // codec.stream(name).hop_length] for name, codes in take.streams.items()}
-    return replace(take, codes=take.codes[:, :frame], advances=take.advances[:, :frame], streams=streams,
+    means = None if take.means is None else take.means[:, :frame]
+    return replace(take, codes=take.codes[:, :frame], advances=take.advances[:, :frame], means=means, streams=streams,
                    waveform=take.waveform[:end], stop_reason="cut")
 
 

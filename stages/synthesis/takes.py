@@ -56,7 +56,8 @@ class Take:
     It is `cut` when time was up within its text: then it ends with a clause, and the rest is another pass.
 
     `seconds` says how long each part of the work took; `notes` are what a check found and did, for the report;
-    `advances` [1, frames] are those of an AR model with a text pointer.
+    `advances` [1, frames] are those of an AR model with a text pointer; `means` [latent_dim, frames] are heard in place
+    of the codes, if any are.
     """
 
     request: Request
@@ -68,6 +69,7 @@ class Take:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
     advances: Tensor | None = None
+    means: Tensor | None = None
 
     @property
     def num_frames(self) -> int:

@@ -92,3 +92,34 @@ def test_the_prompts_part_of_the_feature_is_that_of_its_codes(codec) -> None:
         torch.testing.assert_close(state.feature[..., : known.shape[-1]], known, atol=1e-4, rtol=1e-4)
         held, given = state.streams[hierarchy.lowest.name], prompt[hierarchy.lowest.name]
         assert torch.equal(held[..., : given.shape[-1]], given[:, : held.shape[1]])
+
+
+def entries_of(hierarchy, codes):
+    """Return the sum of the entries [batch, dim, frames] of codes [batch, codebooks, frames]."""
+    return sum(F.embedding(codes[:, index], book) for index, book in enumerate(hierarchy.lowest_codebooks())).mT
+
+
+@pytest.mark.parametrize("codec", ["plain", "both"], indirect=True)
+def test_a_refinement_starts_from_means_behind_the_prompt_whose_codes_stay(codec) -> None:
+    prompt = codec.encode(synthetic_speech(2, 6000, seed=5))
+    _, streams = true_streams(codec)
+    hierarchy, lowest = codec.hierarchy, lowest_of(codec, streams)
+    means = entries_of(hierarchy, lowest) + 0.1
+    state = hierarchy.start(lowest, prompt, means)
+    known = hierarchy.teacher_feature(prompt, 1)
+    frames = known.shape[-1]
+    assert 0 < frames < state.feature.shape[-1]
+    torch.testing.assert_close(state.feature[..., :frames], known)
+    with torch.no_grad():
+        spread = codec.mrvq.blocks[0].sub_decoder(means) if isinstance(codec, MultiResolutionCodec) else means
+    torch.testing.assert_close(state.feature[..., frames:], spread[..., frames:])
+    by_codes = hierarchy.start(lowest, prompt)
+    assert all(torch.equal(state.streams[name], codes) for name, codes in by_codes.streams.items())
+
+
+@pytest.mark.parametrize("codec", ["plain"], indirect=True)
+def test_means_of_certain_codes_are_their_entries(codec) -> None:
+    _, streams = true_streams(codec)
+    hierarchy, lowest = codec.hierarchy, lowest_of(codec, streams)
+    begun = hierarchy.start(lowest, means=entries_of(hierarchy, lowest))
+    torch.testing.assert_close(begun.feature, hierarchy.start(lowest).feature)

@@ -27,7 +27,7 @@ def test_every_trial_is_an_evaluation_of_its_own_and_the_best_is_named(tune, tmp
     def run(config):
         asked.append(config)
         drawn = config.sampling
-        error = 1 + abs(drawn.guidance - 2.0) + abs(drawn.nar_guidance - 2.0) + (not drawn.nar_mean)
+        error = 1 + abs(drawn.guidance - 2.0) + abs(drawn.nar_guidance - 2.0) + abs(drawn.mean_temperature - 1)
         score = {"scores": {"wer": {"value": error, "interval": [error - 0.1, error + 0.1]}}}
         write_json(Path(config.out) / "scores.json", {"systems": {"recordings": {"scores": {}}, "m": score}})
 
@@ -37,7 +37,7 @@ def test_every_trial_is_an_evaluation_of_its_own_and_the_best_is_named(tune, tmp
     assert len({config.out for config in asked}) == len(tune.TRIALS) == len(set(tune.TRIALS))
     assert [tuple(getattr(c.sampling, name) for name in tune.NAMES) for c in asked] == list(tune.TRIALS)
     said = capsys.readouterr().out
-    best = ("temperature=0.5", "guidance=2", "nar_guidance=2", "nar_levels=7", "nar_mean=true")
+    best = ("temperature=0.5", "guidance=2", "nar_guidance=2", "nar_mean=true", "mean_temperature=1")
     assert "best: " + " ".join(f"--sampling {setting}" for setting in best) in said
     assert (tmp_path / "tuning.md").read_text(encoding="utf-8").count("\n") == 2 + len(tune.TRIALS)
-    assert "| 1 | 1 | 1 | 7 | false | 4.0 (3.9 to 4.1) |" in said
+    assert "| 1 | 1 | 1 | false | 0 | 4.0 (3.9 to 4.1) |" in said

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stages.config.models import ARConfig, TransformerConfig
 from stages.errors import UsageError
 from stages.lm.ar import ARModel, layout
-from stages.lm.generate import Sampling, draw, generate, generate_batch, truncate
+from stages.lm.generate import Means, Sampling, draw, generate, generate_batch, truncate
 
 
 def seeded(seed=0):
@@ -242,3 +242,48 @@ def test_guided_items_are_the_same_alone_and_together():
     together = generate_batch(model, texts, [None, None], sampling, [seeded(1), seeded(2)])
     for text, found, seed in zip(texts, together, (1, 2), strict=True):
         assert torch.equal(generate(model, text, None, sampling, seeded(seed)).codes, found.codes)
+
+
+def codebooks(count=STREAMS, dim=5):
+    return torch.randn(count, SIZE, dim, generator=seeded(3))
+
+
+@pytest.mark.parametrize("pointer", [False, True])
+def test_means_of_a_model_that_is_sure_are_the_entries_of_its_codes(pointer):
+    model = make_ar(pointer=pointer, prefix=not pointer)
+    text, codes = utterance(6, 4)
+    prompt = torch.cat([torch.ones(1, 4, dtype=torch.long), codes[0]]) if pointer else codes[0]
+    sure, certain = Sampling(max_frames=9, min_frames=6, temperature=0), Means(codebooks(), temperature=1e-5)
+    spoken = generate_batch(model, [text[0]], [prompt], sure, [seeded()], means=certain)[0]
+    assert spoken.codes.shape[-1] >= 10
+    assert torch.allclose(spoken.means, certain.of_codes(spoken.codes), atol=1e-4)
+
+
+def test_means_are_those_of_what_is_drawn_from_guidance_included():
+    model, means = make_ar(1), Means(codebooks(1), temperature=1.5)
+    text, codes = utterance(6, 3, 1)
+    rule = Sampling(max_frames=5, min_frames=5, guidance=2.0)
+    spoken = generate_batch(model, [text[0]], [codes[0]], rule, [seeded()], means=means)[0]
+
+    def logits(tokens, frame):
+        found, _ = model.begin(tokens, torch.tensor([tokens.shape[1]]), spoken.codes[None, :, :frame],
+                               torch.tensor([frame]), 40)
+        return found[0, :, :SIZE]
+
+    for frame in range(3, spoken.codes.shape[-1]):
+        told, untold = logits(text, frame), logits(text[:, -1:], frame)
+        likely = ((untold + 2.0 * (told - untold)) / 1.5).softmax(-1)
+        assert torch.allclose(spoken.means[:, frame], (likely @ means.codebooks[0])[0], atol=1e-4)
+
+
+def test_means_are_the_same_alone_and_together_and_change_no_code():
+    model, means = make_ar(), Means(codebooks(), temperature=1.0)
+    texts = [utterance(count, 1, seed=count)[0][0] for count in (3, 6)]
+    prompts = [utterance(1, count, seed=count)[1][0] for count in (2, 5)]
+    rule = Sampling(max_frames=12, guidance=1.5)
+    together = generate_batch(model, texts, prompts, rule, [seeded(1), seeded(2)], means=means)
+    for seed, text, prompt, one in zip((1, 2), texts, prompts, together, strict=True):
+        alone = generate_batch(model, [text], [prompt], rule, [seeded(seed)], means=means)[0]
+        assert torch.equal(alone.codes, one.codes)
+        assert torch.equal(generate(model, text, prompt, rule, seeded(seed)).codes, one.codes)
+        assert torch.allclose(alone.means, one.means, atol=1e-5)

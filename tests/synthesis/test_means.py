@@ -1,4 +1,4 @@
-"""Speech of means: what the NAR finds likely is averaged, and that average is heard."""
+"""Speech of means: what the models find likely is averaged, and that average is heard."""
 
 import numpy as np
 import pytest
@@ -46,6 +46,35 @@ def test_the_mean_is_heard_in_every_pass_and_later_ones_have_codes_to_go_on_from
     assert len(takes) > 1 and len(speech.waveform) == len(codes.waveform)
     assert np.abs(speech.generated - codes.generated).max() > 1e-3
     assert all(model.codec.hierarchy.levels_in(take.streams) == model.codec.hierarchy.num_levels for take in takes)
+
+
+def test_what_the_ar_finds_likely_is_heard_in_place_of_what_it_draws(model):
+    sampling = {"nar_mean": True, "temperature": 0.5}
+    (soft, (take,)), (drawn, (other,)) = (
+        spoken(model, SENTENCES[0], mean_temperature=temperature, **sampling) for temperature in (1.5, 0.0))
+    assert torch.equal(take.codes, other.codes) and other.means is None
+    assert take.means.shape == (model.codec.latent_dim, take.codes.shape[-1])
+    assert np.abs(soft.generated - drawn.generated).max() > 1e-3
+    prefix = take.request.prefix_codes
+    entries = sum(book[row] for row, book in zip(prefix, model.codec.hierarchy.lowest_codebooks(), strict=True)).T
+    assert torch.allclose(take.means[:, : prefix.shape[-1]], entries)
+
+
+def test_what_is_spoken_again_keeps_the_means_of_what_it_keeps(model):
+    pipeline = tiny_pipeline(model, sampling={"nar_mean": True, "mean_temperature": 1.5})
+    takes = []
+    pipeline.improve = lambda _, take: takes.append(take) or take
+    pipeline.speak(SENTENCES[0], tiny_prompt(model), seed=1)
+    frame = (takes[0].request.prefix_codes.shape[-1] + takes[0].codes.shape[-1]) // 2
+    again = pipeline.continue_from(takes[0], frame, seed=9)
+    assert torch.equal(again.means[:, :frame], takes[0].means[:, :frame])
+    assert again.means.shape[-1] == again.codes.shape[-1]
+    assert not torch.equal(again.means[:, frame : frame + 4], takes[0].means[:, frame : frame + 4])
+
+
+def test_means_of_the_ar_want_means_of_the_nar(model):
+    with pytest.raises(UsageError, match=r"sampling\.nar_mean with sampling\.mean_temperature"):
+        spoken(model, SENTENCES[0], mean_temperature=1.0)
 
 
 def test_means_leave_nothing_to_a_temperature(model):
