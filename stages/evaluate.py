@@ -44,7 +44,7 @@ _OFFERS: dict[str, frozenset[Need]] = {
 }
 # Where things are and how they are done: scores do not depend on it. Files count by their contents.
 _NO_MATTER = {"out", "device", "restart", "allow_change", "max_bad", "data_root", "set", "model", "codec", "ar", "nar",
-              "further_codecs", "hypotheses", "transcripts", "listening_answers", "cuda_graphs"}
+              "further_codecs", "hypotheses", "transcripts", "listening_answers", "cuda_graphs", "batch_size"}
 
 
 @dataclass(frozen=True)

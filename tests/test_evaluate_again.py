@@ -74,7 +74,8 @@ def speaker(monkeypatch):
     pipeline = FakePipeline(seconds=2.0)
 
     def model_source(config):
-        return Source("fake", "a fake", "f" * 64, lambda _: Prompter(pipeline, FakeCodec(), config), speaks=True)
+        return Source("fake", "a fake", "f" * 64, lambda _: Prompter(pipeline, FakeCodec(), config), speaks=True,
+                      batch_size=config.batch_size)
 
     monkeypatch.setattr(sources, "model_source", model_source)
     return pipeline
@@ -233,6 +234,42 @@ def test_more_takes_speak_only_those_that_are_new(tmp_path, two_systems, speaker
     assert len(speaker.asked) == 12 and not set(first) & {asked.seed for asked in speaker.asked[4:]}
     score(tmp_path, **make_once)
     assert len(speaker.asked) == 12 and len(read(tmp_path)[1]) == 4
+
+
+def sounds_of(folder):
+    return {file.name: sha256_file(file) for file in (folder / "audio" / "fake").glob("*.wav")}
+
+
+def test_texts_that_are_spoken_together_are_those_spoken_alone_and_nobody_timed_them(tmp_path, two_systems, speaker):
+    wanted = {"hypotheses": (), "model": "fake", "metrics": ("wer", "real_time_factor")}
+    score(tmp_path, **wanted, out=str(tmp_path / "alone"))
+    score(tmp_path, **wanted, batch_size=3)
+    assert speaker.together == [3] and len(speaker.asked) == 8
+    lengths = [len(asked.text) for asked in speaker.asked[4:]]
+    assert lengths == sorted(lengths)
+    assert sounds_of(tmp_path / "out") == sounds_of(tmp_path / "alone")
+    for folder, timed in (("alone", True), ("out", False)):
+        told = json.loads((tmp_path / folder / "scores.json").read_text(encoding="utf-8"))
+        scores = told["systems"]["fake"]["scores"]
+        assert scores["wer"]["denominator"] == 4
+        assert (scores["real_time_factor"]["value"] is not None) == timed
+    score(tmp_path, **wanted, batch_size=2)
+    assert len(speaker.asked) == 8  # how many at once is no other speech
+
+
+def test_when_texts_fail_together_they_are_spoken_one_by_one(tmp_path, two_systems, speaker, monkeypatch):
+    speak, bad = speaker.speak, TEXTS[2]
+
+    def fail_at_one(text, prompt, seed):
+        if text == bad:
+            raise UsageError("no such sound")
+        return speak(text, prompt, seed)
+
+    monkeypatch.setattr(speaker, "speak", fail_at_one)
+    score(tmp_path, hypotheses=(), model="fake", batch_size=4)
+    rows = read(tmp_path)[1]
+    found = {name: row["systems"]["fake"]["status"] for name, row in rows.items()}
+    assert found == {"u0": "scored", "u1": "scored", "u2": "failed", "u3": "scored"}
 
 
 def test_a_model_is_not_loaded_when_all_was_said(tmp_path, two_systems, speaker, monkeypatch, peak):

@@ -89,12 +89,17 @@ class FakePipeline:
 
     def __init__(self, seconds=2.0, stop_reason="end"):
         self.seconds, self.stop_reason, self.asked = seconds, stop_reason, []
+        self.together = []  # how many were asked for at once
 
     def speak(self, text, prompt, seed):
         self.asked.append(types.SimpleNamespace(text=text, prompt=prompt, seed=seed))
         made = tone(TEXTS.index(text), self.seconds)
         codes = np.zeros((1, 0), dtype=np.int64)
         return Speech(np.concatenate([prompt.waveform, made]), codes, RATE, len(prompt.waveform), self.stop_reason, {})
+
+    def speak_all(self, scripts):
+        self.together.append(len(scripts))
+        return [self.speak(script.text, script.prompt, script.seed) for script in scripts]
 
 
 def fake_codec(name, decode, fingerprint=None):

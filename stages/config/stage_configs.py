@@ -356,6 +356,7 @@ class EvalConfig(SpeechConfig):
                              "a training set, or none; auto is curate for MinutesSpeech and --protocol halle")
     export_tasks: str | None = running(None, description="folder to write prompts and texts to, for another system")
     with_prompt: bool = running(False, description="continuation: the hypotheses begin with the prompt, as spoken")
+    batch_size: int = running(1, ge=1, description="texts that the AR speaks at once; above 1 nothing is timed")
     seeds: int = running(1, ge=1, description="takes of each text, each with another seed; prompts are the same")
     transcripts: tuple[str, ...] = running((), description="files of what a recogniser elsewhere heard; none is run")
     setting: Literal["cross-sentence", "continuation", "reconstruction"] = "cross-sentence"

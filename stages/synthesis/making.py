@@ -19,7 +19,7 @@ from stages.metrics.scoring import AllMade, Scene
 from stages.metrics.sounds import FAILED, MISSING, SCORED, Attempt, Sound
 from stages.parallel import Share
 from stages.progress import Progress
-from stages.synthesis.sources import Source, Speak
+from stages.synthesis.sources import Prompter, Source, Speak, Task
 from stages.training.processes import Processes
 
 log = logging.getLogger("halle.eval")
@@ -121,21 +121,41 @@ class Studio:
     def _make(self, source: Source, errands: Iterable[Errand], progress: Progress) -> None:
         device = self.processes.device
         speak = source.open(device)
-        for errand in errands:
-            comment = SYNTHETIC if source.speaks else None  # what our model says
-            self.sounds.keep(errand.path, errand.made_of, attempt(self.sounds, errand, speak), comment)
-            progress.advance(note=f"{source.name}: {errand.case.id}")
+        comment = SYNTHETIC if source.speaks else None  # what our model says
+        for group in in_batches(errands, source.batch_size):
+            for errand, found in zip(group, attempt_all(self.sounds, group, speak), strict=True):
+                self.sounds.keep(errand.path, errand.made_of, found, comment)
+                progress.advance(note=f"{source.name}: {errand.case.id}")
         del speak
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
+def in_batches(errands: Iterable[Errand], size: int) -> list[list[Errand]]:
+    """Return groups of `size`, of about equally long texts when they are several; else in the order given."""
+    ordered = list(errands) if size == 1 else sorted(errands, key=lambda errand: len(errand.case.text))
+    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+
+
+def attempt_all(sounds: KeptAudio, errands: Sequence[Errand], speak: Speak | Prompter) -> list[Attempt]:
+    """Return what a source made of each scene, several at once; when that fails, of one after the other."""
+    if len(errands) > 1:
+        try:
+            tasks = [Task(errand.case, _recording(sounds, errand), errand.take) for errand in errands]
+            return [Attempt(SCORED, "", output) for output in speak.together(tasks)]
+        except (UsageError, AudioError, torch.OutOfMemoryError) as error:
+            log.warning("%d texts at once failed (%s): they are spoken one by one", len(errands), error)
+    return [attempt(sounds, errand, speak) for errand in errands]
+
+
+def _recording(sounds: KeptAudio, errand: Errand) -> Sound | None:
+    return sounds.read(errand.scene.recording) if errand.scene.recording else None
+
+
 def attempt(sounds: KeptAudio, errand: Errand, speak: Speak) -> Attempt:
     """Return what a source made of a scene. Failures of one utterance do not end the evaluation."""
-    scene = errand.scene
-    recording: Sound | None = sounds.read(scene.recording) if scene.recording else None
     try:
-        output = speak(scene.case, recording, errand.take)
+        output = speak(errand.case, _recording(sounds, errand), errand.take)
     except (UsageError, AudioError, UnfinishedSpeechError) as error:
         reason = error.message
     except torch.OutOfMemoryError:

@@ -35,8 +35,18 @@ from stages.synthesis.model import find_codec, find_parts, load_speech_model, na
 from stages.synthesis.peak_memory import MemoryMeter
 from stages.synthesis.pipeline import SpeechPipeline
 from stages.synthesis.prompt import encode_prompt
+from stages.synthesis.takes import Script, Speech
 
 log = logging.getLogger("halle.eval")
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be said: a case for the n-th time, from 1; `recording` is the test set's own of it, if it has one."""
+
+    case: Case
+    recording: Sound | None
+    take: int = 1
+
 
 # Say one case for the n-th time (from 1), given the test set's recording of it if it has one; None when there is
 # nothing for it.
@@ -50,7 +60,8 @@ class Source:
     `full_name` tells sources of one name apart. `speaks` tells that it is a model that samples: its outputs say how
     long they took, and another take is another reading. `contents` are hashes of the files that outputs are copied
     from, by id; `unknown_files` belong to no utterance of the test set, and `files` says how the others were matched.
-    `prompted` tells a model with prompts of one length from itself with others.
+    `prompted` tells a model with prompts of one length from itself with others. With a `batch_size` above 1 `open`
+    gives a `Prompter`, which takes so many tasks at once.
     """
 
     name: str
@@ -64,6 +75,7 @@ class Source:
     contents: Mapping[str, str] | None = None
     prompted: Prompted | None = None
     sampling: SamplingConfig | None = None
+    batch_size: int = 1
 
     @property
     def facts(self) -> dict:
@@ -174,7 +186,7 @@ def model_source(config: EvalConfig) -> Source:
     folder = named_model(config) or str(Path(parts["ar"]).parent)
     what = "model: " + ", ".join(f"{name} {path} ({fingerprints[name][:12]})" for name, path in parts.items())
     return Source(_name_of(folder), what, fingerprint_of(fingerprints), open_model, speaks=True,
-                  sampling=config.sampling)
+                  sampling=config.sampling, batch_size=config.batch_size)
 
 
 @dataclass(frozen=True)
@@ -188,19 +200,35 @@ class Prompter:
     memory: MemoryMeter = field(default_factory=MemoryMeter)
 
     def __call__(self, case: Case, recording: Sound | None, take: int = 1) -> Output:
-        continuing = self.config.setting == "continuation"
-        waveform, text = self._beginning(recording) if continuing else self._other(case.prompt)
-        name = case.prompt.id if case.prompt else case.id
-        prompt = encode_prompt(waveform, text, self.codec, name=name, loudness_db=self.loudness_db)
-        seed = derive_seed(self.config.seed, "eval", case.id, *([take] if take > 1 else []))
+        script = self._script(Task(case, recording, take))
         with self.memory.watch() as peak:
             began = time.perf_counter()
-            speech = self.pipeline.speak(case.text, prompt, seed)
+            speech = self.pipeline.speak(script.text, script.prompt, script.seed)
             seconds = time.perf_counter() - began
+        output = self._output(speech)
+        timed = self.config.batch_size == 1  # the others of an evaluation are not
+        return replace(output, seconds_to_make=seconds, peak_memory=peak.num_bytes) if timed else output
+
+    def together(self, tasks: Sequence[Task]) -> list[Output]:
+        """Say several things side by side, each as it would be said alone; nobody knows how long one of them took."""
+        return [self._output(speech) for speech in self.pipeline.speak_all([self._script(task) for task in tasks])]
+
+    def _script(self, task: Task) -> Script:
+        case, take = task.case, task.take
+        waveform, text = self._beginning(task.recording) if self._continues else self._other(case.prompt)
+        name = case.prompt.id if case.prompt else case.id
+        prompt = encode_prompt(waveform, text, self.codec, name=name, loudness_db=self.loudness_db)
+        return Script(case.text, prompt, derive_seed(self.config.seed, "eval", case.id, *([take] if take > 1 else [])))
+
+    def _output(self, speech: Speech) -> Output:
         if len(speech.waveform) <= speech.prompt_samples:
             raise UsageError("the model generated nothing")
-        waveform, given = (speech.waveform, speech.prompt_samples) if continuing else (speech.generated, 0)
-        return Output(Sound(waveform, speech.sample_rate), given, seconds, speech.stop_reason, peak.num_bytes)
+        waveform, given = (speech.waveform, speech.prompt_samples) if self._continues else (speech.generated, 0)
+        return Output(Sound(waveform, speech.sample_rate), given, stop_reason=speech.stop_reason)
+
+    @property
+    def _continues(self) -> bool:
+        return self.config.setting == "continuation"
 
     def _beginning(self, recording: Sound) -> tuple[np.ndarray, str]:
         """Return the first seconds of the recording, without a text: the text to speak holds it already."""
