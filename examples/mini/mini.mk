@@ -107,7 +107,8 @@ run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS
 RESULTS := $(RUNS)/results
 TUNING_DATA := $(RUNS)/tuning-data
 # the best of `make halle-tuning` and `make valle-tuning`, as many trials for both
-HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true
+HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true \
+  --sampling mean_temperature=1.5
 VALLE_SAMPLING ?=
 RESULTS_DATA := $(RUNS)/results-data
 # of either kind a folder of its own, whose name is that of the system in tables
@@ -116,8 +117,13 @@ VALLE_MODEL_DIR := $(RUNS)/VALL-E-mini
 RESULT_KINDS := seen unseen
 # the same texts in the other setting: of one voice, which are enough to see what a prompt of its own sentence changes
 CONTINUED := rms
-RESULT_SETTINGS := -O speaker_model=resemblyzer
+RESULT_SETTINGS := -O speaker_model=resemblyzer -O batch_size=8
 SPOKEN_BY_VALLE := $(RESULT_KINDS:%=$(RESULTS)/valle-%/$(DONE))
+# how long a text takes is measured with one at a time
+HALLE_ALONE := $(RESULTS)/halle-alone
+VALLE_ALONE := $(RESULTS)/valle-alone
+run-alone = $(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --metric real_time_factor \
+  --out $(@D) --model
 
 .PHONY: corpus definitions $(QUEUE) figures blocks slice halle-model valle-model halle-tuning valle-tuning results-data \
   scorers results results-without-valle
@@ -180,19 +186,26 @@ $(RESULTS_DATA)/$(DONE):
 	$(HALLE) curate $(RUNS)/results-corpus --out $(RESULTS_DATA) --preset $(PRESET) -O rate_outlier_mads=20
 
 $(RESULTS)/valle-%/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
-	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) --metric real_time_factor
+	$(HALLE) eval --set $(RESULTS_DATA) --only set=$* --model $(VALLE_MODEL_DIR) --out $(@D) --metric duration_distance \
+	  -O batch_size=8
 
-results: scorers $(SPOKEN_BY_VALLE)
+$(HALLE_ALONE)/$(DONE): $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+	$(run-alone) $(HALLE_MODEL_DIR)
+
+$(VALLE_ALONE)/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+	$(run-alone) $(VALLE_MODEL_DIR)
+
+results: scorers $(SPOKEN_BY_VALLE) $(VALLE_ALONE)/$(DONE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
-results: BESIDE = --valle $(RESULTS)
+results: TIMED = $(VALLE_ALONE)
 results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
 results results-without-valle: OWN = $(if $(filter trained,$(MODELS)),HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR))
-results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
+results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE) $(HALLE_ALONE)/$(DONE)
 	for kind in $(RESULT_KINDS); do $(HALLE) eval --set $(RESULTS_DATA) --only set=$$kind --model $(HALLE_MODEL_DIR) \
 	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --setting continuation \
 	  --model $(HALLE_MODEL_DIR) --out $(RESULTS)/continuation $(RESULT_SETTINGS)
-	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen $(BESIDE) \
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --alone $(HALLE_ALONE) $(TIMED) \
 	  --continuation $(RESULTS)/continuation --curves $(OWN) $(RIVALS) --out $(RESULTS)
 
 # SIM and DNSMOS: better known to be missing before hours of speaking

@@ -1,10 +1,10 @@
 """Score the mini model and its VALL-E counterpart, which are to be spoken first, and say which figures they reach.
 
-    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--valle RUNS/results]
+    python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--alone RUNS/results/halle-alone ...]
         [--continuation RUNS/results/continuation] [--curves NAME=RUN ...] --out RUNS/results
 
-The folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`, whose audio was given: how
-long it took to speak is told by `valle-seen` and `valle-unseen` in the folder after --valle. Prints the tables of
+The folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`. They spoke many texts at
+once: how long one takes is told by the folders after --alone, of some of the seen voices' texts. Prints the tables of
 RESULTS.md and writes them, with all that they rest on and plots, as OUT/results.{md,json} and OUT/*.svg.
 """
 
@@ -43,14 +43,13 @@ class Evaluation:
     rows: list[dict]
 
     @classmethod
-    def read(cls, folder: Path, valle: Path | None = None) -> Evaluation:
-        """Read `folder`; in `valle` the VALL-E spoke that `folder` only heard."""
+    def read(cls, folder: Path, alone: Sequence[Path] = ()) -> Evaluation:
+        """Read `folder`; in the folders `alone` systems spoke one text at a time."""
         scores = read_json(folder / "scores.json")
-        if valle is not None:
-            spoken = read_json(valle / "scores.json")["classes"]
-            for name, systems in scores["classes"].items():
-                if VALLE in systems:
-                    systems[VALLE]["real_time_factor"] = spoken[name][VALLE]["real_time_factor"]
+        for timed in alone:
+            for name, systems in read_json(timed / "scores.json")["classes"].items():
+                for system in systems.keys() & scores["classes"].get(name, {}).keys() - {RECORDINGS}:
+                    scores["classes"][name][system]["real_time_factor"] = systems[system]["real_time_factor"]
         return cls(folder, scores, read_jsonl(folder / "items.jsonl"))
 
     @property
@@ -270,13 +269,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seen", type=Path, required=True)
     parser.add_argument("--unseen", type=Path)
-    parser.add_argument("--valle", type=Path, help="holds valle-seen and valle-unseen, where VALL-E-mini spoke")
+    parser.add_argument("--alone", type=Path, nargs="*", default=[], help="where systems spoke one text at a time")
     parser.add_argument("--continuation", type=Path, help="the same texts as some of --seen in that setting")
     parser.add_argument("--curves", type=named_run, nargs="*", default=[], metavar="NAME=RUN", help="runs to be drawn")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    seen, unseen = (folder and Evaluation.read(folder, options.valle and options.valle / f"valle-{kind}")
-                    for kind, folder in (("seen", options.seen), ("unseen", options.unseen)))
+    seen, unseen = Evaluation.read(options.seen, options.alone), options.unseen and Evaluation.read(options.unseen)
     figures = [wer_near_recordings(seen), wer_long_over_short(seen), finished_texts(seen), *valle_over_halle(seen),
                *(voice_figures(unseen) if unseen else [])]
     options.out.mkdir(parents=True, exist_ok=True)

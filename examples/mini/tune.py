@@ -31,7 +31,7 @@ def word_errors(options: argparse.Namespace, trial: tuple[float, ...]) -> dict:
     """Speak and hear all texts in one setting; return the score: value, interval."""
     settings = settings_of(trial)
     out = options.out / "-".join(settings)
-    config = resolve("eval", overrides=tuple(f"sampling.{text}" for text in settings),
+    config = resolve("eval", overrides=("batch_size=8", *(f"sampling.{text}" for text in settings)),
                      options={"set": options.set, "model": options.model, "out": out.as_posix(), "metrics": ("wer",)})
     evaluate.run(config)
     systems = read_json(out / "scores.json")["systems"]

@@ -124,12 +124,14 @@ def test_training_is_drawn_of_every_named_run(results, tmp_path):
     assert all(f"<!-- {name} -->" in drawn for name in runs)
 
 
-def test_how_long_a_system_took_is_told_where_it_spoke(results, tmp_path):
-    rows = [row(5.0, recordings=entry(1), valle=entry(2))]
-    heard = evaluation(results, tmp_path, rows, {"4-10": {"recordings": 10.0, "VALL-E-mini": 20.0}})
-    assert results.class_table(heard).splitlines()[3].endswith("|  |  |  |  |")
-    spoken = tmp_path / "valle-seen"
-    factor = {"value": 0.42, "interval": None}
-    write_json(spoken / "scores.json", {"classes": {"4-10": {"VALL-E-mini": {"real_time_factor": factor}}}})
-    found = results.Evaluation.read(tmp_path, spoken)
-    assert results.class_table(found).splitlines()[3].endswith("| 0.42 |")
+def test_how_long_a_system_took_is_told_where_it_spoke_alone(results, tmp_path):
+    rows = [row(5.0, recordings=entry(1), valle=entry(2), halle=entry(3))]
+    classes = {"4-10": {"recordings": 10.0, "VALL-E-mini": 20.0, "HALL-E-mini": 30.0}}
+    heard = evaluation(results, tmp_path, rows, classes)
+    assert all(line.endswith("|  |  |  |  |") for line in results.class_table(heard).splitlines()[2:])
+    for name, value in (("VALL-E-mini", 0.42), ("HALL-E-mini", 0.17)):
+        timed = {"recordings": {}, name: {"real_time_factor": {"value": value, "interval": None}}}
+        write_json(tmp_path / name / "scores.json", {"classes": {"4-10": timed, "90-": timed}})
+    found = results.Evaluation.read(tmp_path, [tmp_path / "VALL-E-mini", tmp_path / "HALL-E-mini"])
+    lines = results.class_table(found).splitlines()[2:]
+    assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["", "0.42", "0.17"]
