@@ -97,18 +97,17 @@ def language_model_optimizers(model: nn.Module, blocks: nn.Module, training: LMT
 
     Muon (Jordan et al., 2024) steps along the nearest orthogonal matrix to a gradient's average; scaled as by Liu et
     al. (2025), its steps are as large as AdamW's, times `muon_rate`, and so is its weight decay. `rate` of a group is
-    what the loop multiplies the learning rate with. torch before 2.9 has no Muon: see `require_torch`. AdamW's fused
-    kernel goes over the weights once instead of once an operation.
+    what the loop multiplies the learning rate with. torch before 2.9 has no Muon: see `require_torch`.
     """
     if training.optimizer == "adamw":
         groups = parameter_groups(model, training.weight_decay)
-        return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)}
+        return {"model": AdamW(groups, lr=training.learning_rate, betas=training.betas)}
     matrices = block_matrices(blocks)
     groups = parameter_groups(model, training.weight_decay, without=matrices)
     muon = torch.optim.Muon([{"params": matrices, "rate": training.muon_rate}], lr=training.learning_rate,
                             weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw",
                             ns_steps=MUON_ITERATIONS)
-    return {"rest": AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True), "matrices": muon}
+    return {"rest": AdamW(groups, lr=training.learning_rate, betas=training.betas), "matrices": muon}
 
 
 def block_matrices(blocks: nn.Module) -> list[nn.Parameter]:

@@ -7,8 +7,7 @@ backward, clipping, AdamW. FLOPs follow Chowdhery et al. (2022, PaLM, appendix B
 token, 12 x layers x width x length for attention, of which causal attention needs half. What checkpointed
 activations cost again does not count as use. The peak rate is that of the card's data sheet (bf16, dense), or
 --peak-tflops; on a CPU it is what a large product of matrices reaches in the same run. There attention in bf16 is
-compared with torch's too: forward and backward, both in turns. AdamW's fused kernel, which is used, is compared with
-torch's default one.
+compared with torch's too: forward and backward, both in turns.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 def step_of(model: ARModel, batch: Batch, precision: str, device: torch.device) -> Callable[[], None]:
     """Return a function that does one training step."""
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-4, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-4, betas=(0.9, 0.95))
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -149,23 +148,6 @@ def compare_attention(turns: int) -> Iterator[tuple]:
             taken = [[timed(step, torch.device("cpu")) for step in steps] for _ in range(turns + 1)][1:]
             ours, theirs = (1000 * statistics.median(side) for side in zip(*taken, strict=True))
             yield items, length, causal, ours, theirs, theirs / ours
-
-
-def adamw_step(size: str, device: torch.device, fused: bool) -> Callable[[], None]:
-    """Return a function that moves all weights of an AR along the same gradients."""
-    with device:
-        model = ARModel(ARConfig(transformer=SIZES[size]))
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    return torch.optim.AdamW(model.parameters(), fused=fused or None).step
-
-
-def compare_adamw(size: str, turns: int, device: torch.device) -> tuple[float, float]:
-    """Return the median milliseconds of the fused kernel's step and of the default one's, taking turns."""
-    steps = [adamw_step(size, device, fused) for fused in (True, False)]
-    taken = [[timed(step, device) for step in steps] for _ in range(turns + 1)][1:]
-    ours, theirs = (1000 * statistics.median(side) for side in zip(*taken, strict=True))
-    return ours, theirs
 
 
 def peak_memory(device: torch.device) -> float:
@@ -223,8 +205,6 @@ def main() -> None:
     print("| variant | ms a step | MFU | memory, GiB |\n|---|---|---|---|")
     for name, seconds, used, memory in measure(options, device, peak):
         print(f"| {name} | {1000 * seconds:.0f} | {used:.2f} | {memory:.1f} |", flush=True)
-    ours, theirs = compare_adamw(options.size, options.turns, device)
-    print(f"\nAdamW: fused {ours:.1f} ms a step, default {theirs:.1f} ms, ratio {theirs / ours:.2f}")
     if not on_gpu:
         print("\n| attention in bf16, 4 heads of 64 | ours, ms | torch's, ms | ratio |\n|---|---|---|---|")
         for items, length, causal, ours, theirs, ratio in compare_attention(options.turns):
