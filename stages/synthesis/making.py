@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -131,10 +131,13 @@ class Studio:
             torch.cuda.empty_cache()
 
 
-def in_batches(errands: Iterable[Errand], size: int) -> list[list[Errand]]:
-    """Return groups of `size`, of about equally long texts when they are several; else in the order given."""
-    ordered = list(errands) if size == 1 else sorted(errands, key=lambda errand: len(errand.case.text))
-    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+def in_batches(errands: Iterable[Errand], size: int) -> Iterator[list[Errand]]:
+    """Yield groups of `size`, of about equally long texts when they are several; else one by one, as they are taken."""
+    if size == 1:
+        yield from ([errand] for errand in errands)
+        return
+    ordered = sorted(errands, key=lambda errand: len(errand.case.text))
+    yield from (ordered[first : first + size] for first in range(0, len(ordered), size))
 
 
 def attempt_all(sounds: KeptAudio, errands: Sequence[Errand], speak: Speak | Prompter) -> list[Attempt]:
