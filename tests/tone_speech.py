@@ -104,7 +104,7 @@ class FakePipeline:
 
 def fake_codec(name, decode, fingerprint=None):
     """A codec that gives `decode(utterance index, recording)` back."""
-    def speak(case, recording, take):
-        return Output(Sound(decode(int(case.id[1:]), recording.waveform), recording.sample_rate))
+    def speak(task):
+        return Output(Sound(decode(int(task.case.id[1:]), task.recording.waveform), task.recording.sample_rate))
 
     return Source(name, f"codec {name}", fingerprint or name[0] * 64, lambda device: speak)

@@ -39,21 +39,18 @@ def append_codes(streams: Streams, name: str, codes: Tensor) -> Streams:
     return {**streams, name: one if found is None else torch.cat([found, one], dim=1)}
 
 
+def beginning_with(known: Tensor, feature: Tensor) -> Tensor:
+    """Return a feature [batch, dim, frames] with its first frames replaced by the known ones [batch, dim, fewer]."""
+    return torch.cat([known, feature[..., known.shape[-1] :]], dim=-1)
+
+
 def mean_entries(probabilities: Tensor, codebook: Tensor, fixed: Tensor | None) -> Tensor:
     """Return the mean [batch, dim, frames] of entries [size, dim] under probabilities [batch, frames, size].
 
     The first frames have the entries of `fixed` [batch, fewer frames] instead.
     """
     means = (probabilities @ codebook).transpose(1, 2)
-    if fixed is None:
-        return means
-    known = F.embedding(fixed, codebook).transpose(1, 2)
-    return torch.cat([known, means[..., known.shape[-1] :]], dim=-1)
-
-
-def behind_prompt(feature: Tensor, means: Tensor | None, num_prompt: int) -> Tensor:
-    """Return a feature [batch, dim, frames] whose frames behind the prompt's are those of `means`, if there are any."""
-    return feature if means is None else torch.cat([feature[..., :num_prompt], means[..., num_prompt:]], dim=-1)
+    return means if fixed is None else beginning_with(F.embedding(fixed, codebook).transpose(1, 2), means)
 
 
 class PlainHierarchy:
@@ -73,8 +70,10 @@ class PlainHierarchy:
     def start(self, lowest: Tensor, prompt: Streams | None = None, means: Tensor | None = None) -> RefinementState:
         fixed = prompt or {}
         streams = {self._name: keep_fixed(lowest, fixed.get(self._name))}
-        num_prompt = fixed[self._name].shape[-1] if fixed else 0
-        return RefinementState(1, behind_prompt(self.teacher_feature(streams, 1), means, num_prompt), streams, fixed)
+        feature = self.teacher_feature(streams, 1) if means is None else means
+        if means is not None and fixed:
+            feature = beginning_with(self.teacher_feature(fixed, 1), feature)
+        return RefinementState(1, feature, streams, fixed)
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
         streams = append_codes(state.streams, self._name, codes)
@@ -151,11 +150,9 @@ class MultiResolutionHierarchy:
     def start(self, lowest: Tensor, prompt: Streams | None = None, means: Tensor | None = None) -> RefinementState:
         fixed = prompt or {}
         streams = self._expand(1, {"quant1": keep_fixed(lowest, fixed.get("quant1"))}, fixed)
-        feature = self.teacher_feature(streams, 1)
-        if means is not None:
-            stride = feature.shape[-1] // lowest.shape[-1]
-            num_prompt = fixed["quant1"].shape[-1] * stride if fixed else 0
-            feature = behind_prompt(feature, self._mrvq.blocks[0].sub_decoder(means), num_prompt)
+        feature = self.teacher_feature(streams, 1) if means is None else self._mrvq.blocks[0].sub_decoder(means)
+        if means is not None and fixed:
+            feature = beginning_with(self.teacher_feature(fixed, 1), feature)
         return RefinementState(1, feature, streams, fixed)
 
     def accept(self, state: RefinementState, codes: Tensor) -> RefinementState:
@@ -190,8 +187,7 @@ class MultiResolutionHierarchy:
         if self._finishes(state.level) and block < self._last and self._codes == "both":
             feature = feature - part + self._mrvq.blocks[block - 1].resampled(part)
             if state.fixed:
-                known = self.teacher_feature(state.fixed, after.level)
-                feature = torch.cat([known, feature[..., known.shape[-1] :]], dim=-1)
+                feature = beginning_with(self.teacher_feature(state.fixed, after.level), feature)
         return replace(after, feature=feature, part=part)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from stages.errors import UnfinishedSpeechError, UsageError
 from stages.metrics.cases import Case, refuse_bad_set
 from stages.metrics.kept_audio import MADE, KeptAudio, Made, output_path, prompt_path, recording_path
 from stages.metrics.scoring import AllMade, Scene
-from stages.metrics.sounds import FAILED, MISSING, SCORED, Attempt, Sound
+from stages.metrics.sounds import FAILED, MISSING, SCORED, Attempt
 from stages.parallel import Share
 from stages.progress import Progress
 from stages.synthesis.sources import Prompter, Source, Speak, Task
@@ -144,21 +144,22 @@ def attempt_all(sounds: KeptAudio, errands: Sequence[Errand], speak: Speak | Pro
     """Return what a source made of each scene, several at once; when that fails, of one after the other."""
     if len(errands) > 1:
         try:
-            tasks = [Task(errand.case, _recording(sounds, errand), errand.take) for errand in errands]
-            return [Attempt(SCORED, "", output) for output in speak.together(tasks)]
+            outputs = speak.together([_task(sounds, errand) for errand in errands])
+            return [Attempt(SCORED, "", output) for output in outputs]
         except (UsageError, AudioError, torch.OutOfMemoryError) as error:
             log.warning("%d texts at once failed (%s): they are spoken one by one", len(errands), error)
     return [attempt(sounds, errand, speak) for errand in errands]
 
 
-def _recording(sounds: KeptAudio, errand: Errand) -> Sound | None:
-    return sounds.read(errand.scene.recording) if errand.scene.recording else None
+def _task(sounds: KeptAudio, errand: Errand) -> Task:
+    recording = errand.scene.recording
+    return Task(errand.case, sounds.read(recording) if recording else None, errand.take)
 
 
 def attempt(sounds: KeptAudio, errand: Errand, speak: Speak) -> Attempt:
     """Return what a source made of a scene. Failures of one utterance do not end the evaluation."""
     try:
-        output = speak(errand.case, _recording(sounds, errand), errand.take)
+        output = speak(_task(sounds, errand))
     except (UsageError, AudioError, UnfinishedSpeechError) as error:
         reason = error.message
     except torch.OutOfMemoryError:

@@ -48,9 +48,8 @@ class Task:
     take: int = 1
 
 
-# Say one case for the n-th time (from 1), given the test set's recording of it if it has one; None when there is
-# nothing for it.
-Speak = Callable[[Case, Sound | None, int], Output | None]
+# None when there is nothing for it
+Speak = Callable[[Task], Output | None]
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def hypotheses_source(folder: Path, hypotheses: Hypotheses, name: str, given_sec
     """Return the audio files of `folder` as they are; the first `given_seconds` of each are the prompt."""
     what = f"audio in {folder}: {hypotheses.in_words}"
 
-    def speak(case: Case, recording: Sound | None, take: int) -> Output | None:
-        file = hypotheses.matched.get(case.id)
+    def speak(task: Task) -> Output | None:
+        file = hypotheses.matched.get(task.case.id)
         if file is None:
             return None
         sound = Sound(read_audio(file), audio_info(file).sample_rate)
@@ -141,7 +140,7 @@ def codec_source(path: str) -> Source:
 
     def open_codec(device: torch.device) -> Speak:
         codec = for_inference(load_codec(path).to(device))
-        return lambda case, recording, take: Output(reconstruct(codec, recording))
+        return lambda task: Output(reconstruct(codec, task.recording))
 
     fingerprint = fingerprint_of(["codec", _codec_fingerprint(path)])
     what = f"codec {path}: {rates_in_words(load_codec(path))}"
@@ -199,8 +198,8 @@ class Prompter:
     loudness_db: float | None = None
     memory: MemoryMeter = field(default_factory=MemoryMeter)
 
-    def __call__(self, case: Case, recording: Sound | None, take: int = 1) -> Output:
-        script = self._script(Task(case, recording, take))
+    def __call__(self, task: Task) -> Output:
+        script = self._script(task)
         with self.memory.watch() as peak:
             began = time.perf_counter()
             speech = self.pipeline.speak(script.text, script.prompt, script.seed)
@@ -210,7 +209,7 @@ class Prompter:
         return replace(output, seconds_to_make=seconds, peak_memory=peak.num_bytes) if timed else output
 
     def together(self, tasks: Sequence[Task]) -> list[Output]:
-        """Say several things side by side, each as it would be said alone; nobody knows how long one of them took."""
+        """Say several things side by side, each as alone up to rounding; nobody knows how long one of them took."""
         return [self._output(speech) for speech in self.pipeline.speak_all([self._script(task) for task in tasks])]
 
     def _script(self, task: Task) -> Script:

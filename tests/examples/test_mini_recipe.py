@@ -377,6 +377,9 @@ def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
     timed = [str(tmp_path / "results" / name) for name in ("halle-alone", "valle-alone")]
     assert last[1] == "results.py" and last[last.index("--alone") :][1:3] == timed
     assert timed[1] not in dry_run("results-without-valle", tmp_path)[-1]
+    together = {after("--out", words): "batch_size=8" in words for words in dry_run("results", tmp_path)
+                if words[:2] == ["halle", "eval"]}
+    assert not any(together[out] for out in timed) and sum(together.values()) == len(together) - 2 == 3
 
 
 def test_a_codec_that_ships_is_judged_on_speech_that_is_made_first(tmp_path):

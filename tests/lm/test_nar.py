@@ -314,6 +314,7 @@ class FakeHierarchy:
         return torch.stack([total * (1 + channel) / 9 for channel in range(LATENT)], dim=1)
 
     def start(self, lowest, prompt=None, means=None):
+        assert means is None
         self.calls.append(("start", lowest.shape[-1], prompt is not None))
         streams = {"low": lowest}
         return RefinementState(1, self._feature(streams, 1), streams, prompt or {})

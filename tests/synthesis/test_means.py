@@ -1,5 +1,7 @@
 """Speech of means: what the models find likely is averaged, and that average is heard."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tiny_voice import LONG, SENTENCES, say_in_time, tiny_model, tiny_pipeline, 
 
 from stages.errors import UsageError
 from stages.lm.nar import Refinement, level_logits, refine
+from stages.synthesis.seams import alignment_frames, until
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,14 @@ def test_what_is_spoken_again_keeps_the_means_of_what_it_keeps(model):
     assert torch.equal(again.means[:, :frame], takes[0].means[:, :frame])
     assert again.means.shape[-1] == again.codes.shape[-1]
     assert not torch.equal(again.means[:, frame : frame + 4], takes[0].means[:, frame : frame + 4])
+
+
+def test_what_a_take_says_until_a_frame_has_the_means_until_there(model):
+    _, (take,) = spoken(model, SENTENCES[0], nar_mean=True, mean_temperature=1.0)
+    unit = alignment_frames(model.codec)
+    frame = take.codes.shape[-1] // 2 // unit * unit
+    part = until(replace(take, advances=torch.zeros_like(take.codes[:1])), model.codec, frame)
+    assert frame > 0 and torch.equal(part.means, take.means[:, :frame]) and part.codes.shape[-1] == frame
 
 
 def test_means_of_the_ar_want_means_of_the_nar(model):
