@@ -186,6 +186,7 @@ def plan(config: EvalConfig) -> dict:
     check_output("eval", job.config, job.parents)
     opinions_of(job)  # refuses answers that cannot be used
     refused = Counter(case.refused for case in job.cases if case.refused)
+    not_here = unavailable(job)
     return {
         "reads": {"set": job.test_set.folder.as_posix(), "split": job.test_set.split, "only": list(config.only),
                   "systems": [source.what for source in job.sources]},
@@ -193,7 +194,8 @@ def plan(config: EvalConfig) -> dict:
         "utterances": len(job.cases),
         "seeds": config.seeds,
         "refused": dict(refused),
-        "metrics": [metric.name for metric in job.metrics],
+        "metrics": [metric.name for metric in job.metrics if metric.name not in not_here],
+        **({"unavailable": not_here} if not_here else {}),
         **({"sampling": job.config.sampling.given} if any(source.sampling for source in job.sources) else {}),
         "writes": [(job.out / name).as_posix() for name in (SCORES, ITEMS, REPORT, *TABLES,
                                                     *([PAGE] if config.listening_test else ()))],

@@ -204,6 +204,8 @@ def test_a_metric_that_could_not_run_is_measured_when_it_can(tmp_path, two_syste
         without.setattr(Loudness, "unavailable", lambda metric: "its package is not installed")
         score(tmp_path, right, metrics=("peak",))
         assert read(tmp_path)[0]["systems"]["right"]["scores"]["peak"]["value"] is None
+        told = evaluate.plan(settings(tmp_path, hypotheses=(right,), metrics=("peak", "wer")))
+        assert (told["metrics"], told["unavailable"]) == (["wer"], {"peak": "its package is not installed"})
     score(tmp_path, right, metrics=("peak",))
     assert len(peak.measured) == 8
     assert read(tmp_path)[0]["systems"]["right"]["scores"]["peak"]["denominator"] == 4
