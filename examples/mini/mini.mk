@@ -109,7 +109,7 @@ TUNING_DATA := $(RUNS)/tuning-data
 # the best of `make halle-tuning` and `make valle-tuning`, as many trials for both
 HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true \
   --sampling mean_temperature=1.5
-VALLE_SAMPLING ?=
+VALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true
 RESULTS_DATA := $(RUNS)/results-data
 # of either kind a folder of its own, whose name is that of the system in tables
 HALLE_MODEL_DIR := $(RUNS)/$(if $(filter shipped,$(MODELS)),shipped/)HALL-E-mini
