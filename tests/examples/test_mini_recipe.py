@@ -1,7 +1,9 @@
 """The recipe of the mini model: its commands in order, and slices of training that stop and go on cleanly."""
 
+import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -380,6 +382,16 @@ def test_every_target_of_the_recipe_can_be_asked_for(tmp_path):
     together = {after("--out", words): "batch_size=8" in words for words in dry_run("results", tmp_path)
                 if words[:2] == ["halle", "eval"]}
     assert not any(together[out] for out in timed) and sum(together.values()) == len(together) - 2 == 3
+
+
+def test_both_models_are_packed_with_a_sampling_that_was_tried_and_the_one_that_ships_has_it(tmp_path):
+    tune = runpy.run_path(str(MINI / "tune.py"))
+    found = {}
+    for target in ("halle-model", "valle-model"):
+        settings = [value for option, value in pairwise(dry_run(target, tmp_path)[-1]) if option == "--sampling"]
+        found[target] = {name: json.loads(value) for name, value in (setting.split("=") for setting in settings)}
+        assert tuple(({"mean_temperature": 0.0} | found[target])[name] for name in tune["NAMES"]) in tune["TRIALS"]
+    assert found["halle-model"] == read_json(ROOT / "stages" / "pretrained" / "halle-mini" / "model.json")["sampling"]
 
 
 def test_a_codec_that_ships_is_judged_on_speech_that_is_made_first(tmp_path):
