@@ -19,9 +19,11 @@ ARCH ?= spectral
 CODECS ?= trained
 MODELS ?= trained
 SHIPPED := ../../stages/pretrained/halle-mini
-# of both systems' language models, as what ships was trained: an hour and a half to two of a core each for HALL-E's
-AR_STEPS ?= 8500
-NAR_STEPS ?= 6200
+# as many hours for both systems: five of a core for either AR, three for either NAR; VALL-E's steps are dearer
+AR_STEPS ?= 27000
+NAR_STEPS ?= 10800
+VALLE_AR_STEPS ?= 8500
+VALLE_NAR_STEPS ?= 6200
 # given to every training command, such as -O training.tracker=tensorboard
 OPTIONS ?=
 
@@ -99,15 +101,15 @@ run-valle-definitions-tokens = $(HALLE) tokenize --codec $(VALLE_PACKED) --data 
   --text-tokenizer $(VALLE_TOKENS) --out $(VALLE_MORE_TOKENS) $(SETTINGS)
 VALLE_SPEECH := --tokens $(VALLE_TOKENS) --tokens $(VALLE_MORE_TOKENS) --codec $(VALLE_PACKED)
 # as many seconds of speech a step as HALL-E's AR: six times the frames
-run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) --steps $(AR_STEPS) \
+run-valle-ar = $(HALLE) train-ar $(VALLE_SPEECH) --out $(VALLE_AR) $(SETTINGS) --steps $(VALLE_AR_STEPS) \
   -O training.batch_tokens=6000 $(OPTIONS)
-run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) --steps $(NAR_STEPS) $(OPTIONS)
+run-valle-nar = $(HALLE) train-nar $(VALLE_SPEECH) --out $(VALLE_NAR) $(SETTINGS) --steps $(VALLE_NAR_STEPS) $(OPTIONS)
 
 # what language models are scored on, and as what
 RESULTS := $(RUNS)/results
 TUNING_DATA := $(RUNS)/tuning-data
 # the best of `make halle-tuning` and `make valle-tuning`, as many trials for both
-HALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true \
+HALLE_SAMPLING ?= --sampling temperature=0.7 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true \
   --sampling mean_temperature=1.5
 VALLE_SAMPLING ?= --sampling temperature=0.5 --sampling guidance=3 --sampling nar_guidance=3 --sampling nar_mean=true
 RESULTS_DATA := $(RUNS)/results-data
