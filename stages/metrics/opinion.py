@@ -15,6 +15,7 @@ from stages.config.stage_configs import EvalConfig
 from stages.metrics.base import Measurement, Metric, MetricInput, not_measured
 from stages.metrics.speaker import best_device
 from stages.metrics.usable_sound import sound_problem
+from stages.speech.quality import DnsmosEstimator
 
 RATE = 16_000
 MIN_SECONDS = 0.5
@@ -87,7 +88,7 @@ class DNSMOS(Metric):
     """DNSMOS (Reddy et al. 2021, 2022), the mean over windows of 9 s; shorter sound is repeated, as its authors do.
 
     The paper's is that of P.808, one opinion of all that is heard. P.835 asks for three: of the speech (`sig`), of the
-    background (`bak`) and of all (`ovrl`). One run of the models gives all four.
+    background (`bak`) and of all (`ovrl`), by another model, twenty times as slow, which is run only for them.
     """
 
     better = "higher"
@@ -106,20 +107,26 @@ class DNSMOS(Metric):
         samples, problem = _prepared(item)
         if problem:
             return not_measured(problem)
-        value = _dnsmos(samples.tobytes())[self._opinion]
+        # It refuses samples outside of full scale, where resampling may bring them
+        samples = samples.clip(-1, 1)
+        value = _p808().as_published(samples) if self.by_default else _p835(samples.tobytes())[self._opinion]
         if not np.isfinite(value):
             return not_measured("DNSMOS gives no finite number")
         return Measurement(value, numbers={"value": value})
 
 
-@lru_cache(maxsize=1)  # of one output, all four opinions are asked for in a row
-def _dnsmos(samples: bytes) -> dict[str, float]:
-    """Return the four opinions of float32 samples at 16 kHz."""
+@lru_cache(maxsize=1)
+def _p808() -> DnsmosEstimator:
+    return DnsmosEstimator()
+
+
+@lru_cache(maxsize=1)  # of one output, all three opinions are asked for in a row
+def _p835(samples: bytes) -> dict[str, float]:
+    """Return the three opinions of float32 samples at 16 kHz."""
     from speechmos import dnsmos
 
-    # It refuses samples outside of full scale, where resampling may bring them
-    found = dnsmos.run(np.frombuffer(samples, np.float32).clip(-1, 1), RATE)
-    return {name: float(found[f"{name}_mos"]) for name in ("p808", "sig", "bak", "ovrl")}
+    found = dnsmos.run(np.frombuffer(samples, np.float32), RATE)
+    return {name: float(found[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
 
 
 def _prepared(item: MetricInput) -> tuple[np.ndarray, str]:

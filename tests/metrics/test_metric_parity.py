@@ -91,6 +91,27 @@ def test_dnsmos_is_that_of_its_library(opinion):
     assert DNSMOS(opinion).measure(MetricInput("text", RATE, waveform)).value == pytest.approx(theirs, abs=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [0.7, 4.0, 9.0, 9.01, 10.0, 24.6])
+def test_dnsmos_p808_hears_the_windows_of_its_library(seconds):
+    for package in ("speechmos", "onnxruntime", "librosa"):
+        pytest.importorskip(package)
+    from speechmos import dnsmos
+
+    rising = np.random.default_rng(0).normal(0, np.linspace(0.001, 0.1, int(seconds * 16_000)))  # no window is another
+    samples = (rising + np.sin(np.arange(len(rising)) / 7) * 0.1).clip(-1, 1).astype(np.float32)
+    theirs = dnsmos.run(samples, 16_000)["p808_mos"]
+    assert DNSMOS().measure(MetricInput("text", 16_000, samples)).value == pytest.approx(theirs, abs=1e-6)
+
+
+def test_dnsmos_p808_does_without_the_model_of_p835(monkeypatch):
+    for package in ("speechmos", "onnxruntime", "librosa"):
+        pytest.importorskip(package)
+    from speechmos import dnsmos
+
+    monkeypatch.setattr(dnsmos, "run", lambda *arguments: pytest.fail("both models were run"))
+    assert 1 < DNSMOS().measure(MetricInput("text", RATE, speech("rms-001"))).value < 5
+
+
 class LoudnessJudge(torch.nn.Module):
     """Stands in for UTMOS, whose weights are a download: float32 [1, samples] at 16 kHz to [1]."""
 

@@ -180,12 +180,12 @@ def test_utmos_that_is_missing_or_no_model_says_so(tmp_path, monkeypatch):
 def test_dnsmos_gets_sound_within_full_scale_at_16_khz(monkeypatch):
     given = []
     module = types.ModuleType("speechmos")
-    found = {"p808_mos": 3.5, "sig_mos": 3.1, "bak_mos": 4.1, "ovrl_mos": 2.9}
+    found = {"sig_mos": 3.1, "bak_mos": 4.1, "ovrl_mos": 2.9}
     module.dnsmos = types.SimpleNamespace(run=lambda samples, rate: given.append((samples, rate)) or found)
     monkeypatch.setitem(sys.modules, "speechmos", module)
     item = MetricInput("text", RATE, sound(1.5))
-    assert [DNSMOS(opinion).measure(item).value for opinion in ("p808", "sig", "bak", "ovrl")] == [3.5, 3.1, 4.1, 2.9]
-    (samples, rate), = given  # one run gives all four
+    assert [DNSMOS(opinion).measure(item).value for opinion in ("sig", "bak", "ovrl")] == [3.1, 4.1, 2.9]
+    (samples, rate), = given  # one run gives all three
     assert rate == 16_000 and len(samples) == 16_000 and samples.max() <= 1.0
 
 
