@@ -22,7 +22,7 @@ from stages.training.processes import pick_device
 
 _LEAST_FREE_GB = 10  # a checkpoint of the paper's AR model with Adam is 8.7 GB
 _VARIABLES = ("HALLE_MODEL", "HALLE_DATA", "HALLE_CODECS", "HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME",
-              "OMP_NUM_THREADS", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES")
+              "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES")
 
 
 def run(device: str | None = None) -> dict:

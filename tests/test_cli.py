@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -49,6 +50,19 @@ def test_help_names_every_stage_and_imports_nothing_heavy():
         assert command in result.stdout
     stages, helpers = result.stdout.split("Helpers")
     assert "tokenize" in stages and "doctor" in helpers, "two groups"
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux")
+@pytest.mark.parametrize(("set_before", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"),
+                                                   ({"OMP_WAIT_POLICY": "passive"}, "0")])
+def test_waiting_threads_soon_leave_the_processor_to_others(set_before, spins):
+    surroundings = {name: value for name, value in os.environ.items()
+                    if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run([sys.executable, "-m", "halle_cli", "doctor", "--json"], cwd=ROOT, capture_output=True,
+                          env=surroundings | {"OMP_DISPLAY_ENV": "verbose"} | set_before, text=True, encoding="utf-8",
+                          check=False)
+    if "GOMP_SPINCOUNT" not in told.stderr:
+        pytest.skip("torch was built with another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in told.stderr, "what OpenMP itself has read"
 
 
 @pytest.mark.parametrize("stage", CONFIG_OF_STAGE)
