@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
 from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
@@ -94,12 +93,13 @@ def _stage(name: str, module: str) -> Callable:
 
 
 def _run_stage(name: str, module: str, settings: dict[str, Any], common: dict[str, Any]) -> None:
-    from halle_cli.console import Console
+    from halle_cli.console import Console, is_first_process
+
     probe = settings.pop("probe", False)
     planned = common["dry_run"] or probe
     common = {**common, "dry_run": common["dry_run"] and not probe}  # all processes of a run take part in a probe
 
-    if common["dry_run"] and os.environ.get("RANK", "0") != "0":
+    if common["dry_run"] and not is_first_process():
         return
     verbosity = 1 if common["verbose"] else -1 if common["quiet"] else 0
     unfinished = "write" not in (settings.get("steps") or ["write"])  # `halle curate --steps` of which it is the last

@@ -17,12 +17,17 @@ from stages.errors import HalleError, InterruptedRunError, PeerError
 PLAIN_SECONDS = 30.0
 
 
+def is_first_process() -> bool:
+    """Tell whether this is the first process of a run, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Console:
     """Results on stdout, everything else on stderr; of a distributed run the main process speaks, others of errors."""
 
     def __init__(self, verbosity: int = 0, as_json: bool = False, debug: bool = False):
         self.as_json, self.debug, self.verbosity = as_json, debug, verbosity
-        self.is_main = os.environ.get("RANK", "0") == "0"
+        self.is_main = is_first_process()
 
     def run(self, work: Callable[[], dict[str, Any]], next_step: str | None = None) -> None:
         """Do the work, show its result and what comes next, and end the process with the right code."""

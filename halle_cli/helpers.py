@@ -27,7 +27,10 @@ def add_helpers(app: typer.Typer) -> None:
 
 def _run(module: str, arguments: Callable[[Any], tuple[Any, ...]], json_output: bool, debug: bool,
          after: str | None = None) -> None:  # fmt: skip
-    from halle_cli.console import Console
+    from halle_cli.console import Console, is_first_process
+
+    if not is_first_process():  # a recipe whose stages run on many processes launches its helpers so too
+        return
 
     def work() -> dict[str, Any]:
         stage = importlib.import_module(f"stages.{module}")

@@ -10,7 +10,8 @@ NEXT_STEP = {
     "curate": "halle train-codec --data {out} --out RUN",
     "train-codec": "halle mreq --teacher {out} --data {data} --out RUN",
     "mreq": "halle tokenize --codec {out} --data {data} --out STORE",
-    "tokenize": "halle train-ar --tokens {out} --out RUN, and halle train-nar --tokens {out} --codec {codec} --out RUN",
+    "tokenize": "halle train-ar --tokens {out} --codec {codec} --out RUN, and halle train-nar --tokens {out} "
+                "--codec {codec} --out RUN",
     "train-ar": "halle train-nar --tokens {tokens} --codec {codec} --out RUN, then halle pack",
     "train-nar": "halle pack --codec {codec} --ar RUN --nar {out} --out MODEL",
     "pack": "halle synth --text script.txt --prompt ref.wav --model {out}",

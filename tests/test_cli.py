@@ -1,5 +1,6 @@
 """What a person meets at the command line: help, errors, exit codes."""
 
+import contextlib
 import json
 import logging
 import os
@@ -147,6 +148,17 @@ def test_what_comes_next_is_said_on_stderr_when_a_person_is_reading(capsys, own_
     assert ("next: halle mreq" in printed.err) == says
 
 
+def test_of_several_processes_the_first_alone_runs_a_helper(monkeypatch, capsys, tmp_path):
+    outcomes = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with contextlib.suppress(SystemExit):
+            app(["check", str(tmp_path), "--json"], standalone_mode=False)
+        told = capsys.readouterr()
+        outcomes.append(bool(told.out or told.err))
+    assert outcomes == [True, False]
+
+
 def test_every_stage_but_the_last_names_an_existing_command_to_go_on_with():
     assert set(NEXT_STEP) == {*CONFIG_OF_STAGE, "pack"} - {"synth", "eval"}
     known = {command.name for command in app.registered_commands}
@@ -156,7 +168,8 @@ def test_every_stage_but_the_last_names_an_existing_command_to_go_on_with():
 def test_after_tokens_that_suit_a_model_comes_its_fine_tuning(tmp_path):
     (tmp_path / "model.json").touch()
     tokens = {"out": "tokens", "data": "data", "codec": None, "text_tokenizer": None}
-    assert next_step("tokenize", {**tokens, "like": None}).startswith("halle train-ar --tokens tokens --out RUN")
+    said = next_step("tokenize", {**tokens, "like": None})
+    assert said.startswith("halle train-ar --tokens tokens --codec CODEC --out RUN"), "the aligner of mini wants it"
     said = next_step("tokenize", {**tokens, "like": str(tmp_path)})
     assert said.startswith(f"halle train-ar --preset finetune --init {tmp_path} --tokens tokens --out RUN")
     assert "--init MODEL --tokens" in next_step("tokenize", {**tokens, "like": str(tmp_path / "run")})
