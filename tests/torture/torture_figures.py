@@ -81,8 +81,9 @@ def resumed(bench: Bench) -> Measured:
     every = max(1, 20 // bench.kills)
     done = [resume.resume_everywhere(stage, 21, every, bench.work / f"R3-{stage.name}", "training.accumulation=2")
             for stage in bench.trainers]
+    which = "each" if every == 1 else f"one in {every}"
     problems = [f"{found.stage}: {problem}" for found in done for problem in found.problems]
-    return Measured(f"{sum(found.resumes for found in done)} resumes of {len(done)} trainers, at every {every}th of 20 "
+    return Measured(f"{sum(found.resumes for found in done)} resumes of {len(done)} trainers, at {which} of 20 "
                     f"steps of two micro-batches, {sum(found.values for found in done)} float values: {len(problems)} "
                     "differ", problems)
 
