@@ -66,7 +66,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}"
+        temporary = temporary_beside(path)
         try:
             yield temporary
             _flush_file(temporary)
@@ -85,7 +85,7 @@ def staged_folder(path: str | Path, unlisted: tuple[str, ...] = ()) -> Iterator[
     path = Path(path)
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}"
+        temporary = temporary_beside(path)
         temporary.mkdir()
         try:
             yield temporary
@@ -120,6 +120,11 @@ def remove_folder(path: str | Path) -> None:
     path = Path(path)
     with storage_errors(path, "delete"), _moved_away(path):
         pass
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a new name in the folder of `path`, which `sweep_temporaries` knows."""
+    return path.parent / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}"
 
 
 def sweep_temporaries(folder: str | Path, deep: bool = False) -> None:
