@@ -148,9 +148,7 @@ class NARTask:
         self.level_weights = config.level_weights or (1.0,) * codec.hierarchy.num_levels
         self.plan = _batch_plan(config, data, codec)
         self.window_seconds = config.window_seconds if data.system == "halle" else None
-        numbers = {data.store.rows[index]["id"]: int(index) for index in data.validation}
-        voice = NARVoice(codec, windows_of(codec, self.window_seconds, config.prompt_seconds),
-                         alignments and (lambda utterance: alignments.of(numbers[utterance.id])))
+        voice = NARVoice(codec, windows_of(codec, self.window_seconds, config.prompt_seconds), self.places)
         self.speech = TrainingSamples(data, codec, training, voice.what, partial(voice.say, self.model))
 
     def prepare(self, run: Run) -> None:

@@ -280,7 +280,10 @@ class _Writer:
         recent = torch.cat([self.late_tail, *(column.unsqueeze(-1) for column in new)], dim=-1)
         recent = recent[..., -self.sampling.repetition_window :]
         share = (recent == drawn.unsqueeze(-1)).float().mean(-1)
-        return (share > self.sampling.repetition_ratio) & (drawn != self.ar.fill)
+        repeats = (share > self.sampling.repetition_ratio) & (drawn != self.ar.fill)
+        if self.ar.pointer is not None:
+            repeats[:, 0] = False  # advances are mostly none or one
+        return repeats
 
     def _force(self, column: Tensor) -> Tensor:
         """Put prompt frames where a late stream still owes them, and the fill behind the end."""

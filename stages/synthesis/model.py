@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import stages
-from stages.artifacts.checkpoint import Checkpoint, load_checkpoint
+from stages.artifacts.checkpoint import Checkpoint, load_checkpoint, part_of_model
 from stages.artifacts.model_folder import MODEL_FILE, PARTS
 from stages.artifacts.model_hub import local_copy
 from stages.artifacts.storage import is_complete, read_json
@@ -69,7 +69,7 @@ def with_own_sampling(config: Spoken, ar: str) -> Spoken:
 
     Raises `StorageError` when that says what cannot be.
     """
-    file = Path(ar).parent / MODEL_FILE
+    file = part_of_model(ar, "ar").parent / MODEL_FILE
     own = read_json(file).get("sampling", {}) if file.is_file() else {}
     try:
         return config.model_copy(update={"sampling": config.sampling.over(own)})

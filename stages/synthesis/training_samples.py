@@ -37,6 +37,7 @@ from stages.metrics.summary import numbers_of
 from stages.metrics.validation import require_transcriber
 from stages.randomness import derive_seed
 from stages.speech.transcriber import Transcriber, load_transcriber
+from stages.synthesis.seams import alignment_frames
 
 log = logging.getLogger("halle.samples")
 
@@ -55,6 +56,7 @@ class Script:
 
     utterance: TokenUtterance
     prompt: TokenUtterance | None
+    index: int | None = None  # of the utterance, where it came out of a store
 
     def text_tokens(self) -> list[int]:
         """Return prompt text and text with one end, as in training."""
@@ -93,7 +95,7 @@ def choose_scripts(data: TokenData, number: int) -> list[Script]:
     by_text: dict[str, int] = {}
     for index in sorted(items, key=lambda index: prompts[index] is None):  # keeps the order otherwise
         by_text.setdefault(rows[index]["text"], index)
-    return [Script(data.store[index], None if prompts[index] is None else data.store[prompts[index]])
+    return [Script(data.store[index], None if prompts[index] is None else data.store[prompts[index]], index)
             for index in list(by_text.values())[:number]]  # fmt: skip
 
 
@@ -203,17 +205,19 @@ class ARVoice:
         prompt = None if script.prompt is None else streams_of(script.prompt, device)
         given = None if prompt is None else prompt[lowest.name][0, : lowest.num_codebooks]
         rule = SamplingConfig().over({})  # as `halle synth`, told nothing else
-        limit = max(1, round(LONGEST_RATIO * script.utterance.duration * lowest.frame_rate))
-        drawing = Sampling(limit, 1, rule.temperature, rule.top_k, rule.top_p, rule.repetition_window,
+        unit = alignment_frames(self.codec)
+        limit = max(unit, round(LONGEST_RATIO * script.utterance.duration * lowest.frame_rate))
+        drawing = Sampling(limit, unit, rule.temperature, rule.top_k, rule.top_p, rule.repetition_window,
                            rule.repetition_ratio)  # fmt: skip
         generator = torch.Generator().manual_seed(derive_seed(seed, "sample", script.utterance.id))
         before = len(tokens) - len(script.utterance.text_tokens)  # of the prompt
         start = with_advances(given, before) if given is not None and ar.config.text_pointer else given
         written = generate(ar, text, start, drawing, generator)
+        codes = written.codes[:, : written.codes.shape[-1] // unit * unit]  # whole frames of every stream
         places = None
         if ar.config.text_pointer:
-            places = places_after(written.codes[:1], ar.fill, torch.tensor([len(tokens)], device=device))
-        waveform = self._decode(written.codes[None, -lowest.num_codebooks :], text[None], prompt, places)
+            places = places_after(codes[:1], ar.fill, torch.tensor([len(tokens)], device=device))
+        waveform = self._decode(codes[None, -lowest.num_codebooks :], text[None], prompt, places)
         begins = 0 if given is None else given.shape[-1] * lowest.hop_length
         return Take(waveform[begins:], written.stop_reason == "end")
 
@@ -231,7 +235,7 @@ class NARVoice:
 
     codec: Codec
     windows: Refinement
-    places: Callable[[TokenUtterance], np.ndarray] | None = None
+    places: Callable[[int], np.ndarray] | None = None  # of an utterance's index
     what: str = FROM_TRUE_LOWEST
 
     def say(self, nar: NARModel, script: Script) -> Take:
@@ -244,7 +248,7 @@ class NARVoice:
             before = prompt[lowest.name][:, : lowest.num_codebooks]
             codes, begins = torch.cat([before, codes], dim=-1), before.shape[-1] * lowest.hop_length
         text = torch.tensor([script.text_tokens()], device=device)
-        places = self.places and script.places(self.places(script.utterance), codes.shape[-1]).to(device)
+        places = self.places and script.places(self.places(script.index), codes.shape[-1]).to(device)
         refined = refine(nar, self.codec.hierarchy, codes, text, prompt, self.windows, places=places)
         return Take(decode(self.codec, refined.streams)[begins:])
 

@@ -287,3 +287,16 @@ def test_means_are_the_same_alone_and_together_and_change_no_code():
         assert torch.equal(alone.codes, one.codes)
         assert torch.equal(generate(model, text, prompt, rule, seeded(seed)).codes, one.codes)
         assert torch.allclose(alone.means, one.means, atol=1e-5)
+
+
+def test_the_advances_of_a_text_pointer_may_repeat():
+    model = make_ar(pointer=True)
+    with torch.no_grad():
+        model.heads[0].weight.zero_()
+        model.heads[0].bias.zero_()
+        model.heads[0].bias[1] = 1.0  # one token a frame is the likeliest
+    text, rule = utterance(30, 0)[0][0], Sampling(max_frames=20, min_frames=20, top_k=1)
+    free, ruled = (generate(model, text, None, replace(rule, repetition_window=window), seeded()).codes
+                   for window in (0, 10))
+    assert (free[0] == 1).all() and torch.equal(ruled[0], free[0])
+    assert not torch.equal(ruled[1:], free[1:]), "codes are still drawn again"

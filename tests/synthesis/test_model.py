@@ -77,6 +77,8 @@ def test_a_model_is_sampled_as_it_was_packed_unless_told_otherwise(chain, tmp_pa
     assert (planned["temperature"], planned["top_k"], planned["top_p"]) == (0.5, 9, 1.0)
     alone = tiny_config("synth", ar=f"{model}/ar", nar=f"{model}/nar", codec=f"{model}/codec")
     assert with_own_sampling(alone, alone.ar).sampling.temperature == 0.5
+    whole = tiny_config("synth", ar=model, nar=model, codec=f"{model}/codec")
+    assert with_own_sampling(whole, whole.ar).sampling.temperature == 0.5, "the folder stands for its part"
     assert with_own_sampling(tiny_config("synth"), f"{chain.model}/ar").sampling.temperature == 1.0
 
 

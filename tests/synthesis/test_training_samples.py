@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_tokens as tiny_tokens_module
 import torch
 from tiny_tokens import tiny_tokens
 
@@ -14,7 +15,7 @@ from stages import train_nar
 from stages.codec.probe import block_contributions
 from stages.codec.registry import load_codec
 from stages.config.lm_training import LMTrainingConfig
-from stages.config.models import ARConfig, NARConfig, TransformerConfig
+from stages.config.models import ARConfig, BlockConfig, NARConfig, TransformerConfig
 from stages.config.sampling import SamplingConfig
 from stages.config.stage_configs import SpeechConfig, TrainARConfig, TrainNARConfig
 from stages.data.tokens import open_tokens
@@ -274,3 +275,26 @@ def test_a_speaker_of_another_store_prompts_nobody_though_the_name_is_the_same(h
 def test_a_plan_says_that_nothing_is_spoken_and_needs_no_recogniser_then(changes):
     assert planned_speech(settings(transcriber="nobody", **changes), "spoken") is None
     assert planned_speech(settings(), "spoken") == "spoken"
+
+
+def test_an_ar_may_end_between_frames_of_other_streams(tmp_path, monkeypatch):
+    """At 16, 24 and 48 Hz all streams line up after every second frame of the AR."""
+    blocks = [BlockConfig(stride=stride, pre=1, quant=quant, post=1) for stride, quant in ((3, 2), (2, 1))]
+    monkeypatch.setattr(tiny_tokens_module, "BLOCKS", (*blocks, BlockConfig(stride=1, pre=1, quant=0, post=0)))
+    store, path = tiny_tokens(tmp_path, "halle")
+    data, codec = open_tokens(store, None), load_codec(path).requires_grad_(False)
+    script = replace(make_script(data), prompt=None)
+    written = torch.zeros(data.lowest.num_codebooks, 5, dtype=torch.long)
+    monkeypatch.setattr(training_samples, "generate", lambda *_: Generation(written, "end", 5, torch.zeros(1)))
+    ar = SimpleNamespace(config=SimpleNamespace(text_pointer=False), parameters=lambda: iter([torch.zeros(1)]))
+    nar = NARModel(NARConfig(transformer=SMALL, num_levels=codec.hierarchy.num_levels, codebook_size=16, latent_dim=8,
+                             text_mode="cross")).eval()  # fmt: skip
+    with torch.inference_mode():
+        take = ARVoice(codec, nar).say(ar, 0, script)
+    assert len(take.waveform) == 4 * data.lowest.hop_length
+
+
+def test_where_a_text_is_read_is_known_by_the_utterances_place_in_all_stores(opened):
+    data = with_validation(opened[0], 6)
+    chosen = choose_scripts(data, 6)
+    assert [data.store[script.index].id for script in chosen] == [script.utterance.id for script in chosen]
