@@ -91,6 +91,7 @@ def run(config: EvalConfig) -> dict:
     processes = Processes(config.device, patience=timedelta(days=30))  # shares take unequal times
     if config.export_tasks:
         return processes.on_main(lambda: export(config)) or {}
+    processes.on_main(lambda: open_test_set(config))  # a named set is built once
     job = prepare(config)
     with processes.claim("eval", job.config, job.parents) as folder:
         scores = processes.on_main(lambda: finished_scores(job) if folder.complete else None)

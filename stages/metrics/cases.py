@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -17,7 +16,6 @@ from stages.errors import BadInputsError
 from stages.metrics.intelligibility import reference_problem
 from stages.randomness import derive_seed
 
-Setting = Literal["cross-sentence", "continuation", "reconstruction"]
 UNKNOWN_SPEAKER = "unknown"
 _LONGEST_STEM = 180  # of the 255 bytes that a file's name may have, with what is put behind it
 
@@ -76,6 +74,8 @@ def plan_cases(
             pools = (here[case.speaker], elsewhere.get(case.speaker, []))
             found = (choose_prompt(case, pool, config) for pool in pools)
             prompt = case.prompt or next(filter(None, found), None)
+            if speaks and prompt is not None and (problem := reference_problem(prompt.text, config.language)):
+                refused = f"of what its prompt says: {problem}"  # a text behind nothing would be a continuation
             if prompt is None and speaks:
                 refused = (f"speaker `{case.speaker}` has no other utterance of {config.prompt_seconds:g} to "
                            f"{config.max_prompt_seconds:g} s to prompt with")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from stages.artifacts.journal import Journal
 from stages.artifacts.storage import fingerprint_of
-from stages.metrics.base import Measurement, Metric
+from stages.metrics.base import Measurement, Metric, not_measured
 from stages.parallel import ALONE, Share
 
 MEASUREMENTS = "measurements.jsonl"
@@ -34,6 +35,8 @@ class KeptMeasurements:
         key = fingerprint_of([identity_of(metric), inputs])
         if key not in self._known:
             measured = measure()
+            if measured.value is not None and not math.isfinite(measured.value):
+                measured = not_measured(f"{metric.label} gives no finite number")
             if measured.value is None:
                 return measured
             self._journal.add({"key": key, "metric": metric.name} | asdict(measured))

@@ -60,8 +60,8 @@ def load_metric(name: str) -> Metric:
     module_name, _, class_name = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError) as error:
-        raise MissingModelError(f"the metric `{name}` cannot be loaded: {error}",
+    except Exception as error:  # somebody else's code
+        raise MissingModelError(f"the metric `{name}` cannot be loaded: {error!r}",
                                 hint=f"is `{module_name}` installed?") from error
 
 

@@ -186,9 +186,9 @@ def load_transcriber(name: str, language: str = "en", device: str = "cpu") -> Tr
     module_name, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # somebody else's code
         raise MissingModelError(
-            f"the recogniser `{name}` cannot be loaded: {error}", hint=f"is `{module_name}` installed?"
+            f"the recogniser `{name}` cannot be loaded: {error!r}", hint=f"is `{module_name}` installed?"
         ) from error
 
 

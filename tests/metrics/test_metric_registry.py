@@ -59,10 +59,14 @@ def test_a_new_metric_needs_one_registration(monkeypatch):
 
 
 def test_a_metric_of_ones_own_is_named_by_module_and_class(monkeypatch):
-    monkeypatch.setitem(sys.modules, "my_metrics", types.SimpleNamespace(Loudness=Loudness))
+    mine = types.SimpleNamespace(Loudness=Loudness, Demanding=lambda what: what)
+    monkeypatch.setitem(sys.modules, "my_metrics", mine)
     assert load_metric("my_metrics:Loudness").name == "loudness"
     with pytest.raises(MissingModelError, match="cannot be loaded"):
         load_metric("my_metrics:Nothing")
+    for name in (":Loudness", "my_metrics:Demanding"):  # no module, and a class that wants to be told something
+        with pytest.raises(MissingModelError, match="cannot be loaded"):
+            load_metric(name)
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():

@@ -86,11 +86,13 @@ def test_only_recordings_with_room_for_the_longest_prompt_are_taken():
 
 
 @pytest.fixture
-def model(monkeypatch, recorder):
+def model(monkeypatch, recorder, tmp_path_factory):
     """A model `fake` that answers every prompt with 8 s of the tone of the text."""
     pipeline = FakePipeline(seconds=8.0)
+    ar = tmp_path_factory.mktemp("models") / "fake" / "ar"
+    ar.mkdir(parents=True)
     monkeypatch.setitem(transcriber._TRANSCRIBERS, "tone-reader", ToneReader)
-    monkeypatch.setattr(sources, "find_parts", lambda config: {"codec": "c", "ar": "fake/ar", "nar": "n"})
+    monkeypatch.setattr(sources, "find_parts", lambda config: {"codec": "c", "ar": str(ar), "nar": "n"})
     monkeypatch.setattr(sources, "part_fingerprints", lambda parts: dict.fromkeys(parts, "f" * 64))
     loaded = types.SimpleNamespace(codec=FakeCodec(), loudness_db=None)
     monkeypatch.setattr(sources, "load_speech_model", lambda config, device: loaded)

@@ -287,3 +287,13 @@ def test_rows_can_be_chosen_of_a_set_only(tmp_path):
     (tmp_path / "a.wav").touch()
     with pytest.raises(UsageError, match="got --hypotheses alone"):
         open_test_set(EvalConfig(hypotheses=str(tmp_path), only=("speaker=ann",)))
+
+
+def test_a_prompt_of_which_nobody_knows_the_words_is_refused():
+    """Behind no words a text is a continuation: what the model says is not the text."""
+    silent, known = (Utterance(name, Path(f"/{name}.wav"), 0.0, 5.0, "guest", words, "test")
+                     for name, words in (("silent", ""), ("known", "words that are known")))
+    cases = [replace(utterance(name), prompt=prompt) for name, prompt in (("a", silent), ("b", known))]
+    refused = [case.refused for case in plan_cases(cases, config())]
+    assert "of what its prompt says" in refused[0] and not refused[1]
+    assert not any(case.refused for case in plan_cases(cases, config(), speaks=False)), "audio is judged all the same"
