@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stages import progress
-from stages.errors import HalleError, InterruptedRunError, PeerError
+from stages.errors import HalleError, InterruptedRunError, PeerError, is_out_of_memory
 
 PLAIN_SECONDS = 30.0
 
@@ -85,7 +85,7 @@ class Console:
 
     def _explain(self, error: Exception) -> int:
         """Say what an error means that no stage expected, and return the exit code."""
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here
+        if is_out_of_memory(error):
             self._say("error: out of memory\n\nhint: lower the batch size, or choose a smaller preset")
             return 4
         self._say("error: this is a bug in halle; please report it with the lines below\n")

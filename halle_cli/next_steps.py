@@ -30,7 +30,7 @@ def next_step(name: str, settings: dict[str, Any], preset: str = "mini") -> str:
 
         model = start if (Path(start) / "model.json").is_file() or hub_name(start) else None  # a run or a store
         texts = {**NEXT_STEP, **NEXT_STEP_OF_FINETUNING}
-        settings = {**settings, "init": model or "MODEL", "codec": settings["codec"] or model}
+        settings = {**settings, "init": model or "MODEL", "codec": settings.get("codec") or model}
     return texts.get(name, "").format(**{key: _as_typed(key, value) for key, value in settings.items()})
 
 

@@ -7,6 +7,14 @@ before what was found. The hint is a command or a setting that mends it.
 from __future__ import annotations
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is of any allocator: CUDA's has a kind of its own, those of CPU and MPS only words."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and any(
+            said in words for said in ("out of memory", "can't allocate memory", "not enough memory")))
+
+
 class HalleError(Exception):
     """Say what went wrong and how to mend it; `exit_code` is what the process ends with.
 

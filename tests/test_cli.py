@@ -179,6 +179,8 @@ def test_after_tokens_that_suit_a_model_comes_its_fine_tuning(tmp_path):
         f"halle train-nar --preset finetune --init {tmp_path} --tokens new --tokens old:0.5 --out RUN")
     assert next_step("train-nar", run, "finetune") == f"halle pack --codec {tmp_path} --ar RUN --nar run --out MODEL"
     assert "--codec CODEC" in next_step("train-ar", run), "from a VALL-E, say: no fine-tuning"
+    codec = {"data": "data", "out": "run", "init": str(tmp_path)}  # a stage that the preset is not for says so itself
+    assert next_step("train-codec", codec, "finetune") == "halle mreq --teacher run --data data --out RUN"
 
 
 @pytest.mark.parametrize("error, code, says", [

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from stages.artifacts.checkpoint import exported_tensors, load_checkpoint, load_tensors, part_of_model
-from stages.artifacts.storage import FORMAT_VERSION, write_bytes
+from stages.artifacts.storage import FORMAT_VERSION, read_json, write_bytes
 from stages.artifacts.tensors import CONFIG_FILE, MODEL_FILE, model_fingerprint
 from stages.codec.base import Codec
 from stages.codec.foreign import ForeignCodec, allow_maker, is_maker, plug_in
@@ -144,7 +144,7 @@ def _refuse_other_stage(folder: Path, path: str | Path) -> None:
         return
     if folder.is_dir():
         described = folder / CONFIG_FILE
-        stage = json.loads(described.read_text(encoding="utf-8")).get("stage") if described.is_file() else None
+        stage = read_json(described).get("stage") if described.is_file() else None
         if stage is not None and stage not in CODEC_STAGES:
             raise UsageError(f"expected a codec, got `{path}`, which `halle {stage}` made", MAKE_ONE)
         if stage is not None and not (folder / "checkpoints").is_dir():

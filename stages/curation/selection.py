@@ -5,7 +5,6 @@ Pure functions of the results and the settings, so that every process of a run s
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
@@ -18,8 +17,6 @@ from stages.curation.segmentation import Assembly
 from stages.curation.splits import FEWEST_TEXTS, TEST, assign_splits, hash_splits
 from stages.curation.work import WorkFolder
 from stages.text.tables import text_key
-
-log = logging.getLogger("halle.curate")
 
 CLOSE = 1e-3  # seconds a recording that may be lost in rounding
 

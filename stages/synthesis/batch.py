@@ -9,15 +9,13 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-import torch
-
 from stages.artifacts.journal import Journal
 from stages.artifacts.manifest import FILE_NAME
 from stages.artifacts.storage import decode_utf8, fingerprint_of, read_jsonl, sha256_file
 from stages.audio.io import AudioError
 from stages.config.resolve import flatten, running_keys
 from stages.config.stage_configs import SynthConfig
-from stages.errors import BadInputsError, HalleError, UnfinishedSpeechError, UsageError
+from stages.errors import BadInputsError, HalleError, UnfinishedSpeechError, UsageError, is_out_of_memory
 from stages.metrics.cases import file_stem
 from stages.parallel import ALONE, Share
 from stages.progress import Progress
@@ -221,7 +219,9 @@ class Batches:
         ready = [item for item in group if item.id in scripts]
         try:
             spoken = self.pipeline.speak_all([scripts[item.id] for item in ready], advance)
-        except (UsageError, AudioError, torch.OutOfMemoryError) as error:
+        except (UsageError, AudioError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, HalleError) or is_out_of_memory(error)):
+                raise
             if len(ready) == 1:
                 yield ready[0], error.message if isinstance(error, HalleError) else "out of memory"
                 return

@@ -34,6 +34,8 @@ def reading_passage(out: str) -> dict:
     told = {"passage": READING_PASSAGE, "record": _HOW_TO_RECORD}
     if not out:
         return {**told, "use": f'halle synth --prompt my.wav --prompt-text "{READING_PASSAGE}" --text script.txt'}
+    if Path(out).exists() and Path(out).read_text(encoding="utf-8", errors="replace").strip() != READING_PASSAGE:
+        raise UsageError(f"`{out}` is there already, and is not the passage", "choose another --out")
     write_text(out, READING_PASSAGE + "\n")
     recording = Path(out).with_suffix(".wav")
     return {**told, "file": out, "use": f"halle synth --prompt {recording} --text script.txt   (the words of "

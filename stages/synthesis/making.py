@@ -12,7 +12,7 @@ import torch
 from stages.artifacts.journal import Journal
 from stages.audio.io import SYNTHETIC, AudioError
 from stages.config.stage_configs import EvalConfig
-from stages.errors import UnfinishedSpeechError, UsageError
+from stages.errors import HalleError, UnfinishedSpeechError, UsageError, is_out_of_memory
 from stages.metrics.cases import Case, refuse_bad_set
 from stages.metrics.kept_audio import MADE, KeptAudio, Made, output_path, prompt_path, recording_path
 from stages.metrics.scoring import AllMade, Scene
@@ -146,7 +146,9 @@ def attempt_all(sounds: KeptAudio, errands: Sequence[Errand], speak: Speak | Pro
         try:
             outputs = speak.together([_task(sounds, errand) for errand in errands])
             return [Attempt(SCORED, "", output) for output in outputs]
-        except (UsageError, AudioError, torch.OutOfMemoryError) as error:
+        except (UsageError, AudioError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, HalleError) or is_out_of_memory(error)):
+                raise
             log.warning("%d texts at once failed (%s): they are spoken one by one", len(errands), error)
     return [attempt(sounds, errand, speak) for errand in errands]
 
@@ -162,7 +164,9 @@ def attempt(sounds: KeptAudio, errand: Errand, speak: Speak) -> Attempt:
         output = speak(_task(sounds, errand))
     except (UsageError, AudioError, UnfinishedSpeechError) as error:
         reason = error.message
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         reason = "out of memory"
     else:
         return Attempt(SCORED, "", output) if output is not None else Attempt(MISSING, "there is no audio for it")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.stage_configs import CodecTrainingConfig
-from stages.errors import MemoryFullError
+from stages.errors import MemoryFullError, is_out_of_memory
 
 if TYPE_CHECKING:
     from stages.training.loop import Run
@@ -81,13 +81,6 @@ def _memory_told(largest: LargestBatch, run: Run, when: str | None) -> Iterator[
         where = f"on `{run.device}` {when or f'at step {run.step}'}"
         raise MemoryFullError(f"out of memory {where}: the largest batch of a process is {largest.size}",
                               largest.remedy) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is of any allocator: CUDA's has a kind of its own, those of CPU and MPS only words."""
-    words = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        said in words for said in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def utterances_in_words(items: int, tokens: int) -> str:

@@ -152,3 +152,9 @@ def test_changed_tensors_are_noticed(teacher, tmp_path) -> None:
     torch.save(content, file)
     with pytest.raises(StorageError, match="fingerprint"):
         load_codec(file)
+
+
+def test_a_torn_description_of_a_run_is_named(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"stage": "mr', encoding="utf-8")
+    with pytest.raises(StorageError, match=r"config\.json` is not JSON"):
+        load_codec(tmp_path)

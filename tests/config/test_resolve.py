@@ -105,3 +105,9 @@ def test_bit_rates_and_distillation_pairs_of_the_paper(config, pairs, bits):
     assert config.fld_pairs == pairs
     assert config.bits_per_second(48.0, 1024) == bits
     assert config.num_levels == 7 and config.num_teacher_codebooks == 8
+
+
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_a_number_without_end_is_refused(number):
+    with pytest.raises(UsageError, match="max_seconds"):
+        resolve("synth", "mini", None, (f"max_seconds={number}",), {})

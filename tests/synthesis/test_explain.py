@@ -119,3 +119,12 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert synth.plan(config) == {"writes": [str(tmp_path / "my.txt")]}
     assert synth.plan(tiny_config("synth", explain_text=True, say="Hi.")) == {"writes": []}
     assert not list(tmp_path.iterdir())
+
+
+def test_the_passage_never_overwrites_other_words(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="is there already"):
+        synth.run(tiny_config("synth", reading_passage=True, out=str(tmp_path / "notes.txt")))
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    for _ in range(2):
+        synth.run(tiny_config("synth", reading_passage=True, out=str(tmp_path / "my.txt")))
