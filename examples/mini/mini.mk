@@ -200,6 +200,7 @@ $(VALLE_ALONE)/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 results: scorers $(SPOKEN_BY_VALLE) $(VALLE_ALONE)/$(DONE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
 results: TIMED = $(VALLE_ALONE)
+results: SPOKEN = --spoken $(RESULTS)/valle-seen
 results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
 results results-without-valle: OWN = $(if $(filter trained,$(MODELS)),HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR))
 results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE) $(HALLE_ALONE)/$(DONE)
@@ -207,7 +208,7 @@ results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_D
 	  $(HEARD) --out $(RESULTS)/$$kind $(RESULT_SETTINGS) || exit; done
 	$(HALLE) eval --set $(RESULTS_DATA) --only set=seen --only speaker=$(CONTINUED) --setting continuation \
 	  --model $(HALLE_MODEL_DIR) --out $(RESULTS)/continuation $(RESULT_SETTINGS)
-	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --alone $(HALLE_ALONE) $(TIMED) \
+	$(PYTHON) results.py --seen $(RESULTS)/seen --unseen $(RESULTS)/unseen --alone $(HALLE_ALONE) $(TIMED) $(SPOKEN) \
 	  --continuation $(RESULTS)/continuation --curves $(OWN) $(RIVALS) --out $(RESULTS)
 
 # SIM and DNSMOS: better known to be missing before hours of speaking

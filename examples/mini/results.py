@@ -1,10 +1,12 @@
 """Score the mini model and its VALL-E counterpart, which are to be spoken first, and say which figures they reach.
 
     python results.py --seen RUNS/results/seen --unseen RUNS/results/unseen [--alone RUNS/results/halle-alone ...]
-        [--continuation RUNS/results/continuation] [--curves NAME=RUN ...] --out RUNS/results
+        [--spoken RUNS/results/valle-seen] [--continuation RUNS/results/continuation] [--curves NAME=RUN ...]
+        --out RUNS/results
 
 The folders are of `halle eval`, with a system `HALL-E-mini` and perhaps one `VALL-E-mini`. They spoke many texts at
-once: how long one takes is told by the folders after --alone, of some of the seen voices' texts. Prints the tables of
+once: how long one takes is told by the folders after --alone, of some of the seen voices' texts; which texts a system
+ended whose audio was given to --seen, by those after --spoken, where it spoke. Prints the tables of
 RESULTS.md and writes them, with all that they rest on and plots, as OUT/results.{md,json} and OUT/*.svg.
 """
 
@@ -43,14 +45,19 @@ class Evaluation:
     rows: list[dict]
 
     @classmethod
-    def read(cls, folder: Path, alone: Sequence[Path] = ()) -> Evaluation:
-        """Read `folder`; in the folders `alone` systems spoke one text at a time."""
+    def read(cls, folder: Path, alone: Sequence[Path] = (), spoken: Sequence[Path] = ()) -> Evaluation:
+        """Read `folder`; in the folders `alone` systems spoke one text at a time, in `spoken` those it has audio of."""
         scores = read_json(folder / "scores.json")
         for timed in alone:
             for name, systems in read_json(timed / "scores.json")["classes"].items():
                 for system in systems.keys() & scores["classes"].get(name, {}).keys() - {RECORDINGS}:
                     scores["classes"][name][system]["real_time_factor"] = systems[system]["real_time_factor"]
-        return cls(folder, scores, read_jsonl(folder / "items.jsonl"))
+        rows = read_jsonl(folder / "items.jsonl")
+        by_id = {row["id"]: row["systems"] for row in rows}
+        for row in [row for where in spoken for row in read_jsonl(where / "items.jsonl")]:
+            for system in row["systems"].keys() & by_id.get(row["id"], {}).keys() - {RECORDINGS}:
+                by_id[row["id"]][system]["finished"] = row["systems"][system]["finished"]
+        return cls(folder, scores, rows)
 
     @property
     def systems(self) -> list[str]:
@@ -103,6 +110,45 @@ def continuation_table(across: Evaluation, continuation: Evaluation) -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How the speech of a text ends."""
+
+    ended: bool  # by the model
+    looped: bool  # a phrase of four words is heard more often than it is written, and more than once
+    heard: bool  # two of the text's last five words are among the last ten that were recognised
+
+    @classmethod
+    def of(cls, text: str, entry: dict) -> Ending:
+        script, heard = (normalise(words, "en").split() for words in (text, entry["heard"] or ""))
+        written = Counter(four_grams(script))
+        looped = any(count > max(1, written[gram]) for gram, count in Counter(four_grams(heard)).items())
+        return cls(bool(entry["finished"]), looped, sum(word in heard[-10:] for word in script[-5:]) >= 2)
+
+    @property
+    def finished(self) -> bool:
+        return self.ended and not self.looped and self.heard
+
+
+def four_grams(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(zip(*(words[start:] for start in range(4)), strict=False))
+
+
+def endings_table(evaluation: Evaluation) -> str:
+    """Return a line for every class and system that spoke: how many texts are finished, and what others lack."""
+    lines = ["| seconds | system | texts | finished | not ended | a phrase in a loop | end not heard |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name in CLASSES:
+        rows = evaluation.of_class(name)
+        for system in evaluation.systems[1:] if rows else ():
+            endings = [Ending.of(row["text"], row["systems"][system]) for row in rows]
+            counts = (len(rows), sum(ending.finished for ending in endings),
+                      sum(not ending.ended for ending in endings), sum(ending.looped for ending in endings),
+                      sum(not ending.heard for ending in endings))  # fmt: skip
+            lines.append(f"| {name} | {system} | " + " | ".join(map(str, counts)) + " |")
+    return "\n".join(lines) + "\n"
+
+
 # ---- figures
 
 
@@ -138,23 +184,9 @@ def valle_over_halle(evaluation: Evaluation) -> list[Figure]:
 
 def finished_texts(evaluation: Evaluation) -> Figure:
     rows = evaluation.of_class("60-90")
-    finished = sum(is_finished(row["text"], row["systems"][HALLE]) for row in rows)
+    finished = sum(Ending.of(row["text"], row["systems"][HALLE]).finished for row in rows)
     return Figure("texts finished at 60-90 s", "at least 95 %", f"{finished} of {len(rows)}",
                   finished >= 0.95 * len(rows))
-
-
-def is_finished(text: str, entry: dict) -> bool:
-    """Tell whether a text was ended by the model, without a loop of words, and heard to its end."""
-    if not entry["finished"]:
-        return False
-    script, heard = (normalise(words, "en").split() for words in (text, entry["heard"] or ""))
-    written = Counter(four_grams(script))
-    looped = any(count > max(1, written[gram]) for gram, count in Counter(four_grams(heard)).items())
-    return not looped and sum(word in heard[-10:] for word in script[-5:]) >= 2
-
-
-def four_grams(words: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(zip(*(words[start:] for start in range(4)), strict=False))
 
 
 def voice_figures(evaluation: Evaluation) -> list[Figure]:
@@ -254,7 +286,7 @@ def as_markdown(figures: Sequence[Figure], seen: Evaluation, unseen: Evaluation 
     """Return all tables."""
     lines = ["| figure | wanted | measured | |", "|---|---|---|---|"]
     lines += [f"| {f.name} | {f.wanted} | {f.value} | {'reached' if f.reached else 'missed'} |" for f in figures]
-    parts = ["\n".join(lines) + "\n", "Seen voices\n", class_table(seen)]
+    parts = ["\n".join(lines) + "\n", "Seen voices\n", class_table(seen), endings_table(seen)]
     parts += ["Unseen voices\n", class_table(unseen)] if unseen else []
     parts += ["WER, %, by setting\n", continuation_table(seen, continuation)] if continuation else []
     return "\n".join(parts)
@@ -270,11 +302,13 @@ def main() -> None:
     parser.add_argument("--seen", type=Path, required=True)
     parser.add_argument("--unseen", type=Path)
     parser.add_argument("--alone", type=Path, nargs="*", default=[], help="where systems spoke one text at a time")
+    parser.add_argument("--spoken", type=Path, nargs="*", default=[], help="where systems spoke whose audio is judged")
     parser.add_argument("--continuation", type=Path, help="the same texts as some of --seen in that setting")
     parser.add_argument("--curves", type=named_run, nargs="*", default=[], metavar="NAME=RUN", help="runs to be drawn")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    seen, unseen = Evaluation.read(options.seen, options.alone), options.unseen and Evaluation.read(options.unseen)
+    seen = Evaluation.read(options.seen, options.alone, options.spoken)
+    unseen = options.unseen and Evaluation.read(options.unseen)
     figures = [wer_near_recordings(seen), wer_long_over_short(seen), finished_texts(seen), *valle_over_halle(seen),
                *(voice_figures(unseen) if unseen else [])]
     options.out.mkdir(parents=True, exist_ok=True)

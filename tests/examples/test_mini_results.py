@@ -67,13 +67,13 @@ def test_word_errors_of_all_words_decide_what_is_reached(results, tmp_path):
     ("apple grows on trees that stand by and our old bar", True, True),
 ])
 def test_a_text_is_finished_when_its_end_is_heard_without_a_loop(results, heard, finished, expected):
-    assert results.is_finished(TEXT, entry(0, heard=heard, finished=finished)) is expected
+    assert results.Ending.of(TEXT, entry(0, heard=heard, finished=finished)).finished is expected
 
 
 def test_a_phrase_that_the_text_repeats_is_no_loop(results):
     text = f"{TEXT} {TEXT}"
-    assert results.is_finished(text, entry(0, heard=text))
-    assert not results.is_finished(text, entry(0, heard=f"{text} {TEXT}"))
+    assert results.Ending.of(text, entry(0, heard=text)).finished
+    assert not results.Ending.of(text, entry(0, heard=f"{text} {TEXT}")).finished
 
 
 def test_voices_are_compared_with_prompts_of_their_own_and_of_others(results, tmp_path, monkeypatch):
@@ -135,3 +135,17 @@ def test_how_long_a_system_took_is_told_where_it_spoke_alone(results, tmp_path):
     found = results.Evaluation.read(tmp_path, [tmp_path / "VALL-E-mini", tmp_path / "HALL-E-mini"])
     lines = results.class_table(found).splitlines()[2:]
     assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["", "0.42", "0.17"]
+
+
+def test_endings_are_counted_for_every_system_by_what_they_lack(results, tmp_path):
+    rows = [row(5.0, halle=entry(0), valle=entry(0, finished=None)),
+            row(6.0, halle=entry(0, finished=False), valle=entry(0, heard=f"{TEXT} {TEXT}", finished=None)),
+            row(70.0, halle=entry(0), valle=entry(0, heard="apples grow", finished=None))]  # fmt: skip
+    spoken = [row(seconds, valle=entry(0, finished=seconds > 5)) for seconds in (5.0, 6.0, 70.0)]
+    evaluation(results, tmp_path / "valle", spoken, {})
+    evaluation(results, tmp_path, rows, {})
+    found = results.Evaluation.read(tmp_path, spoken=[tmp_path / "valle"])
+    found.scores["systems"]["recordings"] = {}
+    assert results.endings_table(found).splitlines()[2:] == [
+        "| 4-10 | VALL-E-mini | 2 | 0 | 1 | 1 | 0 |", "| 4-10 | HALL-E-mini | 2 | 1 | 1 | 0 | 0 |",
+        "| 60-90 | VALL-E-mini | 1 | 0 | 0 | 0 | 1 |", "| 60-90 | HALL-E-mini | 1 | 1 | 0 | 0 | 0 |"]
