@@ -87,7 +87,8 @@ def adversarial_recipe(codec: Codec, losses: CodecLossWeights, discriminator: Di
 
 def codec_optimizer(network: nn.Module, training: CodecTrainingConfig) -> Optimizer:
     """Return the Adam of every network that takes part (section 7.1)."""
-    return Adam(network.parameters(), lr=training.learning_rate, betas=training.betas)
+    return Adam(network.parameters(), lr=training.learning_rate, betas=training.betas,
+                weight_decay=training.weight_decay)
 
 
 @torch.no_grad()

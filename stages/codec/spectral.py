@@ -9,6 +9,8 @@ A latent takes in, and gives, the spectra of a few windows within its hop.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +117,7 @@ class SpectralAutoencoder(nn.Module):
         spectra = side_by_side.unflatten(2, (self.config.spectra_per_latent, -1)).flatten(1, 2)
         log_magnitude, angle = spectra.chunk(2, dim=-1)
         with torch.autocast(latents.device.type, enabled=False):
-            magnitude = log_magnitude.exp().clamp_max(LARGEST)
+            magnitude = log_magnitude.clamp_max(math.log(LARGEST)).exp()  # before: infinity has no gradient
             return self.spectrum.inverse(torch.polar(magnitude, angle)).unsqueeze(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,9 @@ class RunConfig(Settings):
         return int(self.max_bad)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]  # of Adam
+
+
 class TrainingConfig(Settings):
     """Settings of the training loop."""
 
@@ -39,7 +42,7 @@ class TrainingConfig(Settings):
     schedule: Literal["constant", "cosine"] = "constant"
     schedule_steps: int | None = Field(None, ge=1, description="steps of the cosine; by default the number of steps")
     warmup_steps: int = Field(0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm, per optimizer")
     accumulation: int = Field(1, ge=1, description="micro-batches a step")

@@ -6,7 +6,7 @@ continued; fields marked `running` (paths, device, logging, number of steps) may
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, field_validator, model_validator
 
@@ -15,7 +15,7 @@ from stages.config.listening import ListeningConfig
 from stages.config.lm_training import LMTrainingConfig
 from stages.config.models import ARConfig, CodecConfig, MRVQConfig, NARConfig, Settings
 from stages.config.recordings import GateConfig, VoiceActivityConfig
-from stages.config.run_config import RunConfig, TrainingConfig, running
+from stages.config.run_config import Beta, RunConfig, TrainingConfig, running
 from stages.config.sampling import SamplingConfig
 from stages.config.verification import VerificationConfig
 
@@ -112,7 +112,8 @@ class CodecLossWeights(Settings):
     mel: float = Field(2.0, ge=0)
     adversarial: float = Field(4.0, ge=0)
     feature: float = Field(4.0, ge=0)
-    mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024)  # inferred: Audiocraft's; samples
+    # inferred: Audiocraft's; samples
+    mel_windows: tuple[Annotated[int, Field(ge=4)], ...] = Field((64, 128, 256, 512, 1024), min_length=1)
     commitment: float = Field(1 / 176, ge=0)  # Audiocraft's 1 at 704 crops on 4 processes (section 7.1)
 
 
@@ -120,7 +121,7 @@ class DiscriminatorConfig(Settings):
     """Multi-scale STFT discriminator (inferred: Audiocraft's)."""
 
     filters: int = Field(32, ge=1)
-    fft_sizes: tuple[int, ...] = (1024, 2048, 512, 256, 128)
+    fft_sizes: tuple[Annotated[int, Field(ge=4)], ...] = Field((1024, 2048, 512, 256, 128), min_length=1)
     start_step: int = Field(0, ge=0, description="steps of the codec before there is a discriminator")
     warmup_steps: int = Field(0, ge=0, description="its steps before the adversarial losses reach the codec")
 
@@ -141,7 +142,7 @@ class CodecTrainingConfig(TrainingConfig):
     """Adam as in section 7.1; betas and the moving average are Audiocraft's."""
 
     learning_rate: float = Field(9e-4, gt=0)  # section 7.1
-    betas: tuple[float, float] = (0.5, 0.9)  # inferred
+    betas: tuple[Beta, Beta] = (0.5, 0.9)  # inferred
     clip_norm: float | None = Field(None, gt=0)  # inferred: off
     ema_decay: float | None = Field(0.99, gt=0, lt=1)  # inferred
     batch_size: int = Field(704, ge=1, description="crops a step, over all processes")  # section 7.1

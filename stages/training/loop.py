@@ -223,16 +223,14 @@ class _Trainer:
         self.measures: dict[str, float] = {}
 
     def train(self) -> TrainingResult:
-        self.run.processes.on_main(self._require_room)
+        size = checkpoint_bytes(self.task.networks, self.average)
+        self.run.processes.on_main(lambda: require_room(self.output.path, size, self.settings.keep_checkpoints))
         with stop_on_signals() as stop:
             while True:
                 try:
                     return self._train_on(stop)
                 except NotFiniteError as error:
                     self._prepare_rollback(error)
-
-    def _require_room(self) -> None:
-        require_room(self.output.path, checkpoint_bytes(self.task.networks, self.average))
 
     def _train_on(self, stop: StopRequest) -> TrainingResult:
         step = self._resume()

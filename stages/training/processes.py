@@ -49,13 +49,14 @@ def pick_device(name: str) -> torch.device:
 class Processes:
     """This process (`rank` of `world_size`, computing on `device`) and its peers.
 
-    `patience` is how long one may wait for another. Whatever they do together raises `PeerError` when a peer has
+    `patience` is how long one may wait for another: in training for its first process, which may align texts and speak
+    at validations. Whatever they do together raises `PeerError` when a peer has
     ended: its own message says why.
     """
 
-    def __init__(self, device: str, patience: timedelta | None = None):
+    def __init__(self, device: str, patience: timedelta = timedelta(days=1)):
         cpu = device == "cpu" or not torch.cuda.is_available()  # else Accelerate sees one process without CUDA
-        self._state = PartialState(cpu=cpu, **({"timeout": patience} if patience else {}))
+        self._state = PartialState(cpu=cpu, timeout=patience)
         self.rank, self.world_size = self._state.process_index, self._state.num_processes
         self.device = self._state.device if device == "auto" else pick_device(device)
         if self.world_size > 1:

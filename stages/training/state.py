@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from stages.errors import StorageError, UsageError
 from stages.training.optim import MovingAverage
 
-ROOM = 2.2  # checkpoints: the last one, the next one being written, and what else a run writes
+ROOM = 1.2  # checkpoints beside those that are kept: the next one being written, and what else a run writes
 
 
 def flatten_state(networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], average: MovingAverage | None,
@@ -45,14 +45,16 @@ def checkpoint_bytes(networks: dict[str, nn.Module], average: MovingAverage | No
                                                                                    else ())
 
 
-def require_room(folder: Path, size: int) -> None:
-    """Raise `StorageError` when checkpoints of `size` bytes will not fit beside each other: better now than in days."""
+def require_room(folder: Path, size: int, kept: int) -> None:
+    """Raise `StorageError` when checkpoints of `size` bytes, `kept` of them, will not fit: better now than in days."""
     there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    needed = max(ROOM * size - there, (ROOM - 1) * size)
+    needed = max((ROOM + kept) * size - there, ROOM * size)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(f"expected {needed / 1e9:.3g} GB of free space in `{folder}` for checkpoints of "
-                           f"{size / 1e9:.3g} GB, got {free / 1e9:.3g} GB", "free some space, or choose another --out")
+                           f"{size / 1e9:.3g} GB, got {free / 1e9:.3g} GB",
+                           f"free some space, choose another --out, or keep fewer than {kept} with "
+                           "-O training.keep_checkpoints=1")
 
 
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
@@ -81,9 +83,10 @@ def restore_state(flat: dict[str, Tensor], networks: dict[str, nn.Module], optim
             index, _, field = key.partition("/")
             state.setdefault(int(index), {})[field] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    if average is not None:
-        for key, tensor in _below(flat, "average/").items():
-            average.tensors[key].copy_(tensor)
+    if average is not None:  # one that a run did not have before begins with the weights that it has now
+        held = _below(flat, "average/") or dict(networks["model"].named_parameters())
+        for key, tensor in average.tensors.items():
+            tensor.copy_(held[key].detach())
 
 
 def _load_network(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:

@@ -70,3 +70,14 @@ def test_the_spectra_of_a_latent_are_those_within_its_hop() -> None:
 def test_windows_that_do_not_tile_are_refused(windows: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SpectralConfig(**windows)
+
+
+def test_a_magnitude_beyond_all_numbers_has_a_gradient() -> None:
+    codec = SpectralAutoencoder(SpectralConfig(**TINY))
+    with torch.no_grad():
+        for parameter in codec.decoder.parameters():
+            parameter.mul_(200)
+    latents = torch.randn(1, 8, 4, requires_grad=True)
+    waveform = codec.decode_latents(latents)
+    waveform.square().mean().backward()
+    assert torch.isfinite(waveform).all() and torch.isfinite(latents.grad).all()

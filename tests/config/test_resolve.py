@@ -111,3 +111,12 @@ def test_bit_rates_and_distillation_pairs_of_the_paper(config, pairs, bits):
 def test_a_number_without_end_is_refused(number):
     with pytest.raises(UsageError, match="max_seconds"):
         resolve("synth", "mini", None, (f"max_seconds={number}",), {})
+
+
+@pytest.mark.parametrize("stage, override", [
+    ("train-ar", "training.betas=[0.9, 1.0]"), ("train-codec", "training.betas=[-0.1, 0.9]"),
+    ("mreq", "discriminator.fft_sizes=[]"), ("train-codec", "losses.mel_windows=[2]"),
+])
+def test_settings_that_no_training_can_have_are_refused(stage, override):
+    with pytest.raises(UsageError, match=override.split("=")[0].replace(".", r"\.")):
+        resolve(stage, "mini", None, (override,), {})

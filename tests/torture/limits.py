@@ -129,7 +129,7 @@ def checkpoint_cost(bench):
     problems += [] if share < 0.02 else [f"saving takes {share:.2%}"]
     problems += _room_problems(bench)
     return measured(f"{share:.3%}: {save:.2f} s for {found['bytes'] / 1e6:.0f} MB, {step:.2f} s a step (AR of mini); "
-                    "2.2 checkpoints of room are asked for before step 1", problems)
+                    "3.2 checkpoints of room are asked for before step 1", problems)
 
 
 def _time_method(name: str, found: list[float]) -> None:
@@ -145,14 +145,14 @@ def _time_method(name: str, found: list[float]) -> None:
 
 
 def _room_problems(bench) -> list[str]:
-    needed = state.ROOM * 8.7e9
+    needed = (2 + state.ROOM) * 8.7e9
     usage, problems = shutil.disk_usage, []
     for free, refused in ((needed * 0.99, True), (needed * 1.01, False)):
         state.shutil.disk_usage = lambda path, free=free: usage(path)._replace(free=int(free))
         try:
             folder = bench.work / "R5-room"
             folder.mkdir(exist_ok=True)
-            state.require_room(folder, int(8.7e9))
+            state.require_room(folder, int(8.7e9), 2)
             problems += ["too little space was not refused"] if refused else []
         except StorageError as error:
             problems += [] if refused and "19.1 GB" in error.message else [error.message]

@@ -2,19 +2,23 @@
 
 import os
 import signal
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_task import ToyConfig, ToyTask, final_bytes, send, toy_run
 
-from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint
+from stages.artifacts.checkpoint import list_checkpoints, load_checkpoint, load_trainer_state
 from stages.artifacts.run_dir import claim_output
 from stages.artifacts.storage import read_journal
-from stages.errors import DivergedError, InterruptedRunError, UsageError
+from stages.errors import DivergedError, InterruptedRunError, StorageError, UsageError
+from stages.training import state
 from stages.training.loop import Run, train
-from stages.training.optim import average_over_ranks
+from stages.training.optim import MovingAverage, average_over_ranks
 from stages.training.processes import pick_device
+from stages.training.state import restore_state
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *filter(None, [getattr(signal, "SIGUSR1", None)])])
@@ -178,3 +182,21 @@ def test_a_step_waits_for_the_device_once(tmp_path):
         return Waits.count
 
     assert waits(9) - waits(4) == 5
+
+
+def test_an_average_that_a_run_did_not_have_begins_with_its_weights(tmp_path):
+    toy_run(tmp_path, 4, ema_decay=None)
+    config = ToyConfig(out=str(tmp_path), training=ToyConfig().training.model_copy(update={"ema_decay": 0.9}))
+    task = ToyTask(config)
+    average = MovingAverage(0.9, dict(task.networks["model"].named_parameters()))
+    tensors, _ = load_trainer_state(list_checkpoints(tmp_path)[-1][1])
+    restore_state(tensors, task.networks, task.optimizers, average)
+    for name, parameter in task.networks["model"].named_parameters():
+        assert torch.equal(average.tensors[name], parameter)
+
+
+@pytest.mark.parametrize("kept, free, enough", [(1, 2.3, True), (1, 2.1, False), (5, 6.3, True), (5, 6.1, False)])
+def test_room_is_asked_for_all_checkpoints_that_lie_beside_each_other(tmp_path, monkeypatch, kept, free, enough):
+    monkeypatch.setattr(state.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * 1e6))
+    with nullcontext() if enough else pytest.raises(StorageError, match="free space"):
+        state.require_room(tmp_path, 1_000_000, kept)
