@@ -34,6 +34,7 @@ from stages.codec.registry import PlainCodec, codec_fingerprint, export_codec, l
 from stages.config.hierarchy_rates import describe_blocks, resolve_blocks
 from stages.config.stage_configs import MReQConfig
 from stages.data.read_ahead import CropReader
+from stages.data.starting_model import FROM_SCRATCH
 from stages.data.waveforms import WaveformCrops, crop_length, own_items, training_and_validation_crops
 from stages.errors import UsageError
 from stages.metrics.validation import held_out_speech, require_transcriber
@@ -120,7 +121,7 @@ def _open(config: MReQConfig) -> Inputs:
     crops = training_and_validation_crops(manifest, source.sample_rate, samples, config.seed, config.max_bad)
     parents = {"data": manifest.fingerprint}
     for name, given, codec in (("teacher", config.teacher, teacher), ("init", config.init, source)):
-        parents |= {name: codec_fingerprint(codec)} if given else {}
+        parents[name] = codec_fingerprint(codec) if given else FROM_SCRATCH
     return Inputs(config, teacher, source, manifest, *crops, parents)
 
 

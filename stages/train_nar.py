@@ -109,6 +109,8 @@ def _open(config: TrainNARConfig) -> tuple[TokenData, Codec, Checkpoint | None, 
         raise UsageError("expected the codec of the token store after --codec, got none", "give --codec RUN")
     codec = open_codec(config.codec, data)
     codec.refine_by(config.model.block_codes)
+    if not codec.hierarchy.num_levels:
+        raise UsageError(f"`{config.codec}` has one codebook, which the AR writes: there is nothing to refine")
     if len(config.level_weights or ()) not in (0, codec.hierarchy.num_levels):
         raise UsageError(f"expected {codec.hierarchy.num_levels} level_weights, got {len(config.level_weights)}",
                          "one for each level, or none: all are trained alike then")

@@ -61,7 +61,7 @@ def test_a_run_goes_on_from_a_multi_resolution_codec_without_a_teacher(data, mul
     moved = load_codec(tmp_path / "run").state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in moved.items())
     parents = load_checkpoint(tmp_path / "run").parents
-    assert parents["init"] == codec_fingerprint(load_codec(multi_resolution)) and "teacher" not in parents
+    assert parents["init"] == codec_fingerprint(load_codec(multi_resolution)) and parents["teacher"] == "none"
     assert "fld" not in rows_of(tmp_path / "run")[0] and "hsr" in rows_of(tmp_path / "run")[0]
     planned = mreq.plan(going_on(data, multi_resolution, tmp_path / "other", 4))
     assert planned["blocks"]["8 Hz"] == "1-6-1, stride 6" and planned["init"] == str(multi_resolution)
@@ -70,7 +70,15 @@ def test_a_run_goes_on_from_a_multi_resolution_codec_without_a_teacher(data, mul
 def test_with_a_teacher_beside_it_the_run_is_distilled(data, plain, multi_resolution, tmp_path):
     mreq.run(going_on(data, multi_resolution, tmp_path / "run", 2, teacher=str(plain)))
     assert rows_of(tmp_path / "run")[0]["fld"] > 0
-    assert {"teacher", "init", "data"} <= load_checkpoint(tmp_path / "run").parents.keys()
+    assert "none" not in load_checkpoint(tmp_path / "run").parents.values()
+    with pytest.raises(UsageError, match="`teacher` was"):  # would go on without distillation
+        mreq.run(going_on(data, multi_resolution, tmp_path / "run", 3))
+
+
+@pytest.mark.parametrize("override", ["init_codebooks=kmeans", "init_autoencoder=fresh"])
+def test_how_a_teachers_parts_start_is_no_question_beside_init(data, multi_resolution, tmp_path, override):
+    with pytest.raises(UsageError, match="beside --init"):
+        mreq.plan(going_on(data, multi_resolution, tmp_path / "run", 2, override))
 
 
 @pytest.mark.parametrize(("init", "overrides", "message"), [

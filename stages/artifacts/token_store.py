@@ -70,9 +70,9 @@ class TokenStoreWriter:
         columns = ["text", *(stream.name for stream in self.streams)]
         arrays = {name: [] for name in columns}
         for utterance in utterances:
-            arrays["text"].append(_as_uint16(utterance.text_tokens, "text")[:, None])
+            arrays["text"].append(as_uint16(utterance.text_tokens, "text")[:, None])
             for stream in self.streams:
-                arrays[stream.name].append(_as_uint16(utterance.codes[stream.name], stream.name))
+                arrays[stream.name].append(as_uint16(utterance.codes[stream.name], stream.name))
         offsets = np.zeros((len(utterances) + 1, len(columns)), dtype=np.int64)
         for column, name in enumerate(columns):
             offsets[1:, column] = np.cumsum([len(array) for array in arrays[name]], dtype=np.int64)
@@ -135,7 +135,8 @@ def _facts(utterance: TokenUtterance) -> dict:
             "speaker": utterance.speaker, "text": utterance.text, "split": utterance.split}
 
 
-def _as_uint16(array: np.ndarray, name: str) -> np.ndarray:
+def as_uint16(array: np.ndarray, name: str) -> np.ndarray:
+    """Return the tokens of a stream as they are stored. Raises `StorageError` for those that are no 16 bits."""
     array = np.asarray(array)
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint16).max):
         raise StorageError(f"stream `{name}` holds tokens outside 0..65535: {array.min()}..{array.max()}")

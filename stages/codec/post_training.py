@@ -39,6 +39,9 @@ def going_on(config: MReQConfig) -> tuple[MReQConfig, MultiResolutionCodec]:
     if config.rates or config.alphas:
         raise UsageError("expected no --rates and no --alphas beside --init: the blocks are those of its codec",
                          "leave them out, or start from a teacher")
+    if (config.init_autoencoder, config.init_codebooks) != ("teacher", "teacher"):
+        raise UsageError("expected no init_autoencoder and no init_codebooks beside --init: both are its codec's",
+                         "leave them out, or start from a teacher")
     return config.model_copy(update={"mrvq": codec.config.mrvq}), codec
 
 

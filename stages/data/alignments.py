@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.artifacts.storage import is_complete, staged_folder
+from stages.artifacts.storage import FORMAT_VERSION, fingerprint_of, is_complete, read_json, staged_folder, write_json
 from stages.codec.base import Codec
 from stages.config.stage_configs import AlignerConfig, TrainARConfig, TrainNARConfig
 from stages.data.batching import BatchPlan
@@ -29,6 +29,7 @@ from stages.randomness import derive_seed
 log = logging.getLogger("halle.data")
 
 FOLDER = "alignments"  # of a run
+KEY = "key.json"  # what they rest on
 LEAST_SPREAD = 8  # frames that are taken for a prompt at least
 
 
@@ -78,14 +79,20 @@ def has_pointer(config: TrainARConfig | TrainNARConfig) -> bool:
 
 
 def make_alignments(folder: Path, data: TokenData, codec: Codec, config: AlignerConfig, seed: int) -> None:
-    """Train an aligner and write what it says of every utterance into `folder`, unless that has been done."""
-    if is_complete(folder):
+    """Train an aligner and write what it says of every utterance into `folder`, unless that has been done.
+
+    What was found of other stores, or by an aligner of other settings, is found anew.
+    """
+    learned = config.model_dump(mode="json", exclude={"spread_share", "longest_prompt_seconds"})
+    key = fingerprint_of([data.parents(), learned, seed])
+    if is_complete(folder) and (not (folder / KEY).is_file() or read_json(folder / KEY)["of"] == key):
         return
     found = align(data, codec, [*data.train.tolist(), *data.validation.tolist()], config, seed)
     rows = [found.get(index, np.zeros(0, np.uint16)) for index in range(len(data.store))]
     with staged_folder(folder) as temporary:
         np.save(temporary / "places.npy", np.concatenate(rows))
         np.save(temporary / "starts.npy", np.cumsum([0, *map(len, rows)]))
+        write_json(temporary / KEY, {"format_version": FORMAT_VERSION, "of": key})
 
 
 def align(
@@ -110,6 +117,7 @@ class _Speech:
 
     def __init__(self, data: TokenData, codec: Codec):
         self.data, self.codec = data, codec
+        self.num_frames = data.store.lengths(data.lowest.name)  # of the lowest stream
         self.device = next(codec.parameters()).device
 
     @torch.no_grad()
@@ -133,14 +141,15 @@ class _Speech:
     def lengths(self, items: np.ndarray) -> np.ndarray:
         """Return [items, 2]: feature frames, and text tokens."""
         store, rate = self.data.store, self.codec.hierarchy.frame_rate / self.data.lowest.frame_rate
-        frames = (store.lengths(self.data.lowest.name)[items] * rate).astype(np.int64)
+        frames = (self.num_frames[items] * rate).astype(np.int64)
         return np.stack([frames, store.lengths("text")[items]], axis=1)
 
 
 def train_aligner(speech: _Speech, config: AlignerConfig, seed: int) -> Aligner:
     """Train on short utterances, in which there are fewer ways to be wrong; all, when none is short."""
     data = speech.data
-    seconds = np.array([data.store.rows[index]["duration"] for index in data.train])
+    rows = data.store.rows
+    seconds = np.array([rows[index]["duration"] for index in data.train])
     items = data.train[seconds <= config.max_seconds] if (seconds <= config.max_seconds).any() else data.train
     plan = BatchPlan(speech.lengths(items), config.batch_frames, seed)
     aligner = Aligner(speech.codec.hierarchy.latent_dim, data.tokenizer.vocab_size).to(speech.device)
@@ -164,8 +173,7 @@ def train_aligner(speech: _Speech, config: AlignerConfig, seed: int) -> Aligner:
 @torch.no_grad()
 def _places(speech: _Speech, aligner: Aligner, index: int) -> np.ndarray:
     """Return the token [frames of the lowest stream] in which each frame ends."""
-    data = speech.data
-    length = int(data.store.lengths(data.lowest.name)[index])
+    length = int(speech.num_frames[index])
     features, text, frames, tokens = speech.batch([index])
     if int(frames) < int(tokens):  # so fast that tokens would have to share frames
         return even_advances(int(tokens), length).numpy().cumsum().astype(np.uint16)

@@ -15,6 +15,7 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
+from stages.artifacts.token_store import as_uint16
 from stages.audio.io import AudioError, check_sound, read_audio
 from stages.codec.base import Codec
 from stages.codec.quantizer import exact
@@ -100,5 +101,5 @@ def encode_batch(codec: Codec, waveforms: list[np.ndarray]) -> list[Codes]:
     batch = np.stack([np.pad(waveform, (0, length - len(waveform))) for waveform in waveforms])
     device = next(codec.parameters()).device
     streams = codec.encode(torch.from_numpy(batch)[:, None].to(device))
-    arrays = {name: codes.transpose(1, 2).cpu().numpy().astype(np.uint16) for name, codes in streams.items()}
+    arrays = {name: as_uint16(codes.transpose(1, 2).cpu().numpy(), name) for name, codes in streams.items()}
     return [{name: codes[index] for name, codes in arrays.items()} for index in range(len(waveforms))]

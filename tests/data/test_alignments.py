@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import asdict
 from random import Random
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from tiny_tokens import tiny_codec
 
+from stages.artifacts.storage import write_checksums
 from stages.artifacts.token_store import TEXT_TOKENIZER_FILE, StreamInfo, TokenStoreWriter, TokenUtterance
 from stages.codec.registry import codec_fingerprint
 from stages.config.aligner import AlignerConfig
@@ -104,3 +106,19 @@ def test_a_batch_holds_the_advances_before_the_codes(spelled, found):
 def test_no_utterance_is_changed_without_a_share():
     aligned = Alignments(np.arange(30, dtype=np.uint16), np.array([0, 30]), 0.0, 20)
     assert (aligned.advances(0, Random(0)).cumsum() == np.arange(30)).all()
+
+
+def test_what_other_settings_found_is_found_anew(spelled, found, tmp_path, monkeypatch):
+    data, codec, _ = spelled
+    folder = shutil.copytree(found[0], tmp_path / "alignments")
+    trained = []
+    monkeypatch.setattr(alignments, "align", lambda *_: trained.append(1) or {0: np.zeros(3, np.uint16)})
+    make_alignments(folder, data, codec, SHORT.model_copy(update={"spread_share": 0.9}), seed=0)
+    assert not trained, "the beginnings are spread when they are read"
+    make_alignments(folder, data, codec, SHORT.model_copy(update={"steps": SHORT.steps + 1}), seed=0)
+    assert len(trained) == 1 and len(load_alignments(folder, SHORT, data.lowest.frame_rate).of(0)) == 3
+    (folder / "key.json").unlink()  # of before
+    (folder / "checksums.json").unlink()
+    write_checksums(folder)
+    make_alignments(folder, data, codec, SHORT, seed=1)
+    assert len(trained) == 1

@@ -11,7 +11,8 @@ from stages.artifacts.manifest import Utterance
 from stages.codec.residual import ResidualCodec
 from stages.config.models import CodecConfig, QuantizerConfig, SpectralConfig
 from stages.data import encoding
-from stages.data.encoding import Batch, encode_batches
+from stages.data.encoding import Batch, encode_batch, encode_batches
+from stages.errors import StorageError
 from stages.text.corpus import Item
 
 
@@ -63,3 +64,9 @@ def test_torchs_threads_are_given_back_when_encoding_ends_or_fails(codec: Residu
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_codes_beyond_16_bits_are_refused(codec: ResidualCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "encode", lambda batch: {"rvq": torch.full((len(batch), 3, 1), 70_000)})
+    with pytest.raises(StorageError, match="tokens outside"):
+        encode_batch(codec, [np.zeros(500, np.float32)])
