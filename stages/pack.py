@@ -29,6 +29,7 @@ from stages.artifacts.model_folder import (
     MODEL_FILES,
     TEXTS,
     in_short,
+    refuse_to_lose,
     verify_model,
 )
 from stages.artifacts.model_hub import HubName, name_to_push, push_model
@@ -175,6 +176,8 @@ def _refuse_to_replace(target: Path, alone: bool) -> None:
     if inside and not ours:
         kind = "folder of a codec alone" if alone else "model folder"
         raise UsageError(f"`{target}` is not empty and is no {kind}", "choose another --out")
+    if inside and not alone:
+        refuse_to_lose(inside, target)
 
 
 def _write_model(target: Path, shipment: Shipment, ar: Checkpoint, nar: Checkpoint, about: About,

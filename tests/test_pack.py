@@ -203,3 +203,16 @@ def test_the_command_ships_a_codec_and_says_how_to_go_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"next: halle tokenize --codec {tmp_path / 'half'}" in done.stderr
     assert load_checkpoint(tmp_path / "half", "codec").fingerprint[:12] in done.stdout
+
+
+def test_what_is_no_part_of_a_model_is_never_lost_with_it(tmp_path):
+    full = save_codec(tmp_path / "full", tiny_codec("halle"))
+    models = language_models(tmp_path, load_checkpoint(full).fingerprint)
+    pack.run(str(full), *models, str(tmp_path / "model"))
+    (tmp_path / "model" / ".gitattributes").touch()  # made anew by every download
+    pack.run(str(full), *models, str(tmp_path / "model"))
+    (tmp_path / "model" / ".git").mkdir()
+    (tmp_path / "model" / ".git" / "HEAD").write_text("ref", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"to replace, got `\.git` in"):
+        pack.run(str(full), *models, str(tmp_path / "model"))
+    assert (tmp_path / "model" / ".git" / "HEAD").is_file()

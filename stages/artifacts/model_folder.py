@@ -17,6 +17,7 @@ MODEL_FILES = (*LISTED_FILES, CHECKSUMS, *(f"{part}/{CHECKSUMS}" for part in PAR
 CARD_FILES = ("MODEL_CARD.md", "README.md")  # the first that is there is the model's card
 LICENSE_FILE = "LICENSE"
 TEXTS = (*CARD_FILES, LICENSE_FILE)  # for people, who may change them: no checksums
+_OF_DOWNLOADS = {".cache", ".gitattributes", ".DS_Store"}  # of no worth: `hf download` and a Mac make them anew
 
 
 def verify_model(folder: Path) -> dict:
@@ -50,6 +51,13 @@ def _is_what_it_says(part: Path, fingerprint: str) -> bool:
     config = read_json(part / CONFIG_FILE)
     made = model_fingerprint(config["architecture"], read_tensors(part / TENSORS_FILE))
     return config["kind"] == part.name and config["fingerprint"] == fingerprint == made
+
+
+def refuse_to_lose(names: set[str], folder: Path) -> None:
+    """Refuse to replace a model folder with these entries when some are of somebody else, such as `.git`."""
+    if strangers := sorted(names - {Path(name).parts[0] for name in (*MODEL_FILES, *TEXTS)} - _OF_DOWNLOADS):
+        raise UsageError(f"expected a model folder alone to replace, got {in_short(strangers)} in `{folder}` too",
+                         "move away what is not part of the model, or choose another --out")
 
 
 def in_short(names: list[str]) -> str:

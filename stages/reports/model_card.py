@@ -165,7 +165,11 @@ def licence_of(card: str) -> str | None:
     """Return the licence that a card's front matter names."""
     found = _FRONT_MATTER.match(card)
     said = _read_yaml(found[1]) if found else {}
-    return said.get("license_name") or said.get("license")
+    name = said.get("license_name") or said.get("license")
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"expected one licence in the front matter of the card, got `{name}`",
+                         "`license: other` and a `license_name` stand for several")
+    return name
 
 
 def _licence(name: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from stages import pack
 from stages.artifacts.checkpoint import load_checkpoint
 from stages.artifacts.storage import read_json, verify_checksums
 from stages.errors import StorageError, UsageError
-from stages.reports.model_card import About, license_text, with_front_matter
+from stages.reports.model_card import About, licence_of, license_text, with_front_matter
 
 LICENSE = Path(__file__).parents[2] / "LICENSE"
 
@@ -106,3 +106,8 @@ def test_licence_texts_are_whole_or_by_reference_as_they_ask_for():
     assert "https://creativecommons.org/licenses/by-nc-sa/4.0/legalcode" in license_text("cc-by-nc-sa-4.0")
     assert "https://creativecommons.org/publicdomain/zero/1.0/legalcode" in license_text("cc0-1.0")
     assert license_text("mit") is None and license_text("cc-by-4.0-but-not-really") is None
+
+
+def test_several_licences_are_refused_in_words():
+    with pytest.raises(UsageError, match="expected one licence"):
+        licence_of("---\nlicense: [mit, apache-2.0]\n---\n# Card\n")
