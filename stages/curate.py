@@ -131,7 +131,7 @@ def _fingerprint(corpus: Corpus) -> str:
     for recording in corpus.recordings:
         size = file_size(recording.audio) if recording.audio else -1
         facts.append([recording.id, recording.source, recording.text, recording.speaker, recording.split,
-                      recording.start, recording.duration, size])
+                      recording.start, recording.duration, size, *([recording.extra] if recording.extra else [])])
     return storage.fingerprint_of(facts)
 
 

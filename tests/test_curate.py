@@ -18,6 +18,7 @@ from stages.artifacts.lock import lock_output
 from stages.artifacts.manifest import read_manifest
 from stages.audio.io import audio_info, read_audio
 from stages.curate import plan, run
+from stages.curation.screening import Measurement
 from stages.errors import BadInputsError, LockedError, UsageError
 
 
@@ -327,3 +328,31 @@ def test_the_manifest_is_one_json_object_a_line(tmp_path):
     row = json.loads(lines[0])
     assert list(row)[:7] == ["id", "audio", "start", "duration", "speaker", "text", "split"]
     assert row["audio"] == "clips/u00.flac"
+
+
+def test_what_only_the_machine_was_to_blame_for_is_tried_again(tmp_path, monkeypatch):
+    source, out = audio_folder(tmp_path / "src", 4), tmp_path / "out"
+    measured = stages.curation.transcribed.measure
+
+    def denied(recording, root, config):
+        return Measurement(recording.id, "DENIED", "no permission to read it") if recording.id == "u02" else \
+            measured(recording, root, config)
+
+    monkeypatch.setattr(stages.curation.transcribed, "measure", denied)
+    with pytest.raises(BadInputsError, match="1 DENIED"):
+        run(settings(source, out, max_bad="0"))
+    monkeypatch.setattr(stages.curation.transcribed, "measure", measured)
+    assert run(settings(source, out, max_bad="0"))["accepted"] == 4
+
+
+def test_a_corrected_licence_is_another_source(tmp_path):
+    source = audio_folder(tmp_path / "src", 3)
+    table = source / "metadata.jsonl"
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    for licence in ("cc-by-4.0", "cc-by-nc-4.0"):
+        write_lines(table, *(json.dumps(row | {"license": licence}) for row in rows))
+        if licence == "cc-by-4.0":
+            run(settings(source, tmp_path / "out"))
+        else:
+            with pytest.raises(UsageError, match="begun with other settings"):
+                run(settings(source, tmp_path / "out"))

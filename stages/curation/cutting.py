@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from stages.audio.recording import open_recording
 from stages.config.stage_configs import CurateConfig
-from stages.curation.pauses import quietest_in, sound_levels
+from stages.curation.pauses import level_seconds, quietest_in, sound_levels
 from stages.curation.recordings import Recording
 from stages.curation.steps import Results, Step
 from stages.curation.utterances import CutRules, Dropped, Utterance, cut_utterances
@@ -29,7 +29,7 @@ def run(recording: Recording, inputs: Results, config: CurateConfig) -> dict:
         [Word(*word) for word in heard["words"]],
         CutRules(config.min_seconds, config.max_seconds, time_error=heard["time_error"],
                  handover=_HANDOVER if inputs["diarize"]["diarizer"] == RESEMBLYZER else 0.0),
-        quietest_in(sound_levels(sound)),
+        quietest_in(sound_levels(sound), level_seconds(sound.sample_rate)),
         [Dropped(*drop) for drop in heard["refused"]],
     )
     return {"utterances": [_utterance(one) for one in cut.utterances],
@@ -42,7 +42,7 @@ def _utterance(one: Utterance) -> dict:
 
 
 def settings(config: CurateConfig) -> dict:
-    return {"version": 2, "handover": _HANDOVER, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
+    return {"version": 3, "handover": _HANDOVER, "min_seconds": config.min_seconds, "max_seconds": config.max_seconds}
 
 
 CUT = Step("cut", needs=("check", "vad", "diarize", "transcribe"), settings=settings, run=run)

@@ -46,7 +46,12 @@ def _load_folder(folder: Path) -> dict[str, Any]:
         loaded = {}
         for split in dict.fromkeys(_split_of(file) for file in files):
             chosen = [file.as_posix() for file in files if _split_of(file) == split]
-            loaded[split] = datasets.Dataset.from_parquet(chosen)
+            try:
+                loaded[split] = datasets.Dataset.from_parquet(chosen)
+            except Exception as error:  # of pyarrow, or of datasets, which has no kind of its own for it
+                raise UsageError(f"the parquet files of `{split}` in `{folder}` cannot be read: "
+                                 f"{' '.join(str(error).split())[:200]}",
+                                 "a clone without its large files holds pointers to them: git lfs pull") from error
     return dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
 
 

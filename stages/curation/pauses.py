@@ -134,6 +134,11 @@ class Cutter:
         return self.quietest(min(start, left.end), max(end, right.start))
 
 
+def level_seconds(sample_rate: int) -> float:
+    """Return what a level of `sound_levels` stands for: whole samples, of 22050 Hz a bit less than 10 ms."""
+    return round(LEVEL_SECONDS * sample_rate) / sample_rate
+
+
 def sound_levels(recording: Recording) -> np.ndarray:
     """Return the power of every 10 ms of a recording [levels], which is read in blocks."""
     hop = round(LEVEL_SECONDS * recording.sample_rate)

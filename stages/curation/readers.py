@@ -120,7 +120,7 @@ def _any(pattern: str) -> Callable[[Path, str], bool]:
 
 def _find_list(path: Path, encoding: str) -> Path | None:
     files = [file for file in sorted(path.glob("*")) if file.is_file() and file.suffix in _LIST_SUFFIXES]
-    lists = [file for file in files if "|" in _first_line(file, encoding)]
+    lists = [file for file in files if b"|" in file.read_bytes().lstrip().partition(b"\n")[0]]  # some are no text
     if len(lists) > 1:
         names = ", ".join(f"`{file.name}`" for file in lists)
         raise UsageError(f"found several lists in `{path}`: {names}", "give the one to read instead of the folder")
@@ -143,11 +143,16 @@ _SIGNS: tuple[tuple[str, Callable[[Path, str], bool]], ...] = (
 # ---- readers: (source, settings, problems) -> (root, recordings)
 
 
+def _audio_of_others(path: Path, config: CurateConfig) -> list[Path]:
+    """Return the audio files below a folder, without those that an earlier run wrote into `config.out`."""
+    out = Path(config.out).resolve()
+    return [file for file in audio_files(path) if not (config.out and real_path(file).is_relative_to(out))]
+
+
 def _read_recordings(path: Path, config: CurateConfig, problems: Problems) -> tuple[Path, list[Recording]]:
     """List audio files as they are; those that an earlier run wrote into `config.out` are not its source."""
-    root, out = (path.parent if path.is_file() else path), Path(config.out).resolve()
-    files = [path] if path.is_file() else [
-        file for file in audio_files(path) if not (config.out and real_path(file).is_relative_to(out))]
+    root = path.parent if path.is_file() else path
+    files = [path] if path.is_file() else _audio_of_others(path, config)
     names = [file.relative_to(root).as_posix() for file in files]
     stems = Counter(Path(name).with_suffix("").as_posix().replace("/", "_").casefold() for name in names)
     recordings = []
@@ -250,7 +255,7 @@ def _read_librispeech(path: Path, config: CurateConfig, problems: Problems) -> t
 def _read_libritts(path: Path, config: CurateConfig, problems: Problems) -> tuple[Path, list[Recording]]:
     """Read speaker/chapter/*.wav with *.normalized.txt; a recording without one is listed, and rejected later."""
     recordings = []
-    for audio in audio_files(path):
+    for audio in _audio_of_others(path, config):
         name = audio.stem
         text = text_beside(audio.with_name(f"{name}.normalized.txt"), config.encoding)
         original = text_beside(audio.with_name(f"{name}.original.txt"), config.encoding)

@@ -74,7 +74,8 @@ def from_row(row: Row, root: Path, problems: Problems) -> Recording | None:
         problems.add(row.where, f"path `{name}` leaves the data root")
         return None
     audio = find_audio(root / name)
-    derived = Path(name).with_suffix("").as_posix().replace("/", "_") + (f"-{round(start * 1000):07d}" if start else "")
+    path = Path(name).with_suffix("") if Path(name).suffix.lower() in AUDIO_SUFFIXES else Path(name)
+    derived = path.as_posix().replace("/", "_") + (f"-{round(start * 1000):07d}" if start else "")
     used = {*ID_FIELDS, *TEXT_FIELDS, *SPEAKER_FIELDS, "start", "duration", "split", "id", "sample_rate"}
     return Recording(
         id=take_text(row, ("id",), problems) or derived,

@@ -100,6 +100,9 @@ class Rejection:
         return row | ({"license": recording.extra["license"]} if recording.extra.get("license") else {})
 
 
+OF_THE_MACHINE = frozenset({"NEEDS_AV", "DENIED"})  # reasons that may be gone the next time: nobody keeps them
+
+
 def measure(recording: Recording, root: Path | None, config: CurateConfig) -> Measurement:
     """Decode a recording and check it; what is wrong with it is in the result, never raised."""
     problem = _text_problem(recording)

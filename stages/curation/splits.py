@@ -64,7 +64,7 @@ def hash_splits(texts: set[str], seed: int, validation_share: float, test_share:
         splits[text] = TEST if place < test_share else VALIDATION if is_validation else TRAIN
     for share, name in ((test_share, TEST), (validation_share, VALIDATION)):
         if share > 0 and len(texts) >= FEWEST_TEXTS and name not in splits.values():
-            splits[next(text for _, text in places if splits[text] == TRAIN)] = name
+            splits |= {text: name for _, text in [place for place in places if splits[place[1]] == TRAIN][:1]}
     return splits
 
 

@@ -20,7 +20,7 @@ from stages.curation.oddities import describe_oddities, tell_oddities
 from stages.curation.readers import Corpus
 from stages.curation.recordings import Recording
 from stages.curation.result import JOURNAL, REJECTED, refuse_nothing, refuse_too_many_bad, write_result
-from stages.curation.screening import Measurement, Rejection, measure, screen
+from stages.curation.screening import OF_THE_MACHINE, Measurement, Rejection, measure, screen
 from stages.curation.segmentation import Assembly, assemble
 from stages.curation.splits import assign_splits, texts_in_several_splits
 from stages.curation.statistics import describe
@@ -62,7 +62,7 @@ def _measure_all(corpus: Corpus, config: CurateConfig, out: Path, work: str, tea
     share = team.share()
     journal = Journal(out / JOURNAL, share)
     team.on_main(lambda: _open_journal(journal, out, work))
-    known = _known(journal)
+    known = {name for name, found in _known(journal).items() if found.reason not in OF_THE_MACHINE}
     team.wait()  # nobody writes before all have seen the same
     missing = [recording for recording in corpus.recordings if recording.id not in known]
     _measure_share(missing, share, journal, corpus, config)

@@ -20,6 +20,7 @@ from stages.config.resolve import flatten, running_keys
 from stages.config.stage_configs import CurateConfig
 from stages.curation.clips import file_names
 from stages.curation.recordings import Recording
+from stages.curation.screening import OF_THE_MACHINE
 from stages.curation.steps import Step
 
 _HEAD_BYTES = 512  # the first line of a file, which may be long: fingerprint, reason and seconds
@@ -133,9 +134,14 @@ class WorkFolder:
         return [head for head in found if head is not None]
 
     def sweep(self) -> None:
-        """Delete what killed processes left under temporary names."""
+        """Delete what killed processes left under temporary names, and what the machine alone was to blame for."""
         for step in self.steps:
             storage.sweep_temporaries(self._folder / step.name)
+        first = self.steps[0].name
+        for stem in self._files.values() if first in self._config.steps else ():
+            file = self._folder / first / f"{stem}.json"
+            if (head := _read_head(file)) and head.reason in OF_THE_MACHINE:
+                file.unlink()
 
     def _dropped_before(self, step: Step, recording: Recording) -> bool:
         earlier = self.steps[: self.steps.index(step)]

@@ -9,6 +9,7 @@ from tiny_corpora import sentence, settings, voice
 from stages.artifacts.manifest import read_manifest
 from stages.audio.io import encode_audio, read_audio
 from stages.curate import run
+from stages.curation.hub import _load_folder
 from stages.curation.readers import read_corpus
 from stages.errors import MissingModelError, UsageError
 
@@ -79,3 +80,11 @@ def test_a_name_that_cannot_be_fetched_ends_with_a_hint(monkeypatch):
     with pytest.raises(MissingModelError, match="could not fetch the dataset `nobody/nothing`") as caught:
         read_corpus(settings("nobody/nothing"))
     assert caught.value.exit_code == 7 and "hf download" in caught.value.hint
+
+
+def test_pointers_in_place_of_large_files_are_told(tmp_path):
+    (tmp_path / "train-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\n",
+                                                           encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        _load_folder(tmp_path)
+    assert "git lfs pull" in caught.value.hint

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.audio.io import write_audio
 from stages.audio.recording import open_recording
-from stages.curation.pauses import Cutter, Track, middle, quietest_in, sound_levels
+from stages.curation.pauses import Cutter, Track, level_seconds, middle, quietest_in, sound_levels
 from stages.speech.spans import Span, intersect, union
 
 times = st.integers(0, 40)
@@ -72,3 +72,13 @@ def test_somebody_else_between_two_words_is_kept_out():
     edge = cutter(Span(0, 1), Span(1.1, 2.0), Span(2.05, 3)).around(Span(0.5, 1.0), Span(1.1, 2.0), Span(2.05, 3.0))
     assert (edge.end, edge.start) == (1.1, 2.0)
     assert edge.left == pytest.approx(0.1)
+
+
+def test_a_pause_an_hour_into_a_recording_is_found_where_it_is(tmp_path):
+    """10 ms at 22050 Hz are no whole samples: the levels of an hour would be 8 s off."""
+    rate, quiet = 22_050, 100.0
+    waveform = 0.1 * np.random.default_rng(0).standard_normal(rate * 120).astype(np.float32)
+    waveform[round((quiet - 0.05) * rate) : round((quiet + 0.05) * rate)] = 0.0
+    write_audio(tmp_path / "a.wav", waveform, rate)
+    levels = sound_levels(open_recording(tmp_path / "a.wav"))
+    assert quietest_in(levels, level_seconds(rate))(quiet - 0.3, quiet + 0.3) == pytest.approx(quiet, abs=0.03)

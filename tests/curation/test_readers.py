@@ -256,3 +256,24 @@ def test_file_names_that_are_no_text_are_percent_encoded(tmp_path):
 @pytest.mark.parametrize("source", ["./nowhere", "../nowhere", "~/nowhere"])
 def test_a_path_that_is_not_there_is_not_looked_for_among_datasets(source):
     assert "does not exist" in refusal(source).message
+
+
+def test_a_file_beside_recordings_that_is_no_text_is_no_list(tmp_path):
+    record(tmp_path / "a.wav")
+    (tmp_path / "README.txt").write_bytes("für alle".encode("latin-1"))
+    assert [row[0] for row in rows_of(read(tmp_path))] == ["a"]
+
+
+def test_names_may_hold_a_dot(tmp_path):
+    for number in (0, 1):
+        record(tmp_path / f"spk1.{number:04d}.wav")
+    write_lines(tmp_path / "l.txt", "spk1.0000|one", "spk1.0001|two")
+    assert [row[0] for row in rows_of(read(tmp_path / "l.txt", list_columns="wav|text"))] == ["spk1.0000", "spk1.0001"]
+
+
+def test_libritts_does_not_read_what_an_earlier_run_wrote_into_it(tmp_path):
+    folder = tmp_path / "train-clean-100" / "19" / "198"
+    for place in (folder, tmp_path / "curated" / "clips"):
+        record(place / "19_198_000000_000000.wav")
+        write_lines(place / "19_198_000000_000000.normalized.txt", "Doctor Smith")
+    assert len(read(tmp_path, out=str(tmp_path / "curated")).recordings) == 1

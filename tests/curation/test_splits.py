@@ -77,3 +77,9 @@ def test_held_out_speakers_are_the_test_split_and_their_sentences_are_nobody_els
 def test_an_unknown_held_out_speaker_is_refused():
     with pytest.raises(UsageError, match="held-out speaker `c`"):
         assign_splits(takes_of(["one"]), settings("x", holdout_speakers=("c",)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_that_leave_nothing_for_training_are_no_accident(seed):
+    splits = hash_splits({f"sentence {index}" for index in range(12)}, seed, 0.02, 0.95)
+    assert len(splits) == 12 and "test" in splits.values()

@@ -204,6 +204,11 @@ def test_too_many_damaged_recordings_stop_the_run_before_the_costly_steps(source
         run(config_of(source, tmp_path / "out", max_bad="0"))
     assert done == []
     assert [row["id"] for row in storage.read_jsonl(tmp_path / "out" / "rejected.jsonl")] == ["broken"]
+    head = tmp_path / "out" / "work" / "check" / "broken.json"
+    for reason, tried in (("TRUNCATED", "TRUNCATED"), ("NEEDS_AV", "TRUNCATED")):  # `av` may be there now
+        head.write_text(head.read_text(encoding="utf-8").replace("TRUNCATED", reason), encoding="utf-8")
+        with pytest.raises(BadInputsError, match=f"1 {tried}"):
+            run(config_of(source, tmp_path / "out", max_bad="0"))
     with pytest.raises(BadInputsError, match=r"none of 7 recordings was accepted: .* TOO_SHORT"):
         run(config_of(source, tmp_path / "none", min_seconds=5.5, max_bad="7"))
 
