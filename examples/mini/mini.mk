@@ -200,7 +200,7 @@ $(VALLE_ALONE)/$(DONE): $(VALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE)
 results: scorers $(SPOKEN_BY_VALLE) $(VALLE_ALONE)/$(DONE)
 results: HEARD = --hypotheses $(RESULTS)/valle-$$kind/audio/VALL-E-mini --name VALL-E-mini
 results: TIMED = $(VALLE_ALONE)
-results: SPOKEN = --spoken $(RESULTS)/valle-seen
+results: SPOKEN = --spoken $(RESULT_KINDS:%=$(RESULTS)/valle-%)
 results: RIVALS = VALL-E-mini-AR=$(VALLE_AR) VALL-E-mini-NAR=$(VALLE_NAR)
 results results-without-valle: OWN = $(if $(filter trained,$(MODELS)),HALL-E-mini-AR=$(AR) HALL-E-mini-NAR=$(NAR))
 results results-without-valle: scorers $(HALLE_MODEL_DIR)/model.json $(RESULTS_DATA)/$(DONE) $(HALLE_ALONE)/$(DONE)

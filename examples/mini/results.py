@@ -32,6 +32,7 @@ RECORDINGS, HALLE, VALLE = "recordings", "HALL-E-mini", "VALL-E-mini"
 CLASSES = ("4-10", "10-30", "30-60", "60-90")
 COLUMNS = {"wer": ("WER, %", 1), "speaker_similarity": ("SIM", 3), "duration_distance": ("WD, s", 2),
            "dnsmos": ("DNSMOS", 2), "real_time_factor": ("RTF", 2)}
+COLOURS = {RECORDINGS: "C0", VALLE: "C1", HALLE: "C2"}
 RATE = 16_000
 RESAMPLES = 2000
 
@@ -236,7 +237,8 @@ def plot_errors(evaluation: Evaluation, out: Path) -> None:
                  if system in evaluation.scores["classes"].get(name, {})]
         values = np.array([score["value"] for _, score in found])
         spread = np.abs(np.array([score["interval"] for _, score in found]).T - values)
-        axes.errorbar([name for name, _ in found], values, yerr=spread, marker="o", capsize=3, label=system)
+        axes.errorbar([name for name, _ in found], values, yerr=spread, marker="o", capsize=3, label=system,
+                      color=COLOURS[system])
     axes.set(xlabel="seconds of the recording", ylabel="WER, %", ylim=(0, None), title="Word errors by duration")
     axes.legend()
     figure.tight_layout()
@@ -250,7 +252,7 @@ def plot_durations(evaluation: Evaluation, out: Path) -> None:
     for system in evaluation.systems[1:]:
         pairs = [(row["reference_seconds"], row["systems"][system]["seconds"]) for row in evaluation.of_class(*CLASSES)
                  if row["systems"][system]["seconds"]]
-        axes.scatter(*zip(*pairs, strict=True), s=10, label=system)
+        axes.scatter(*zip(*pairs, strict=True), s=10, label=system, color=COLOURS[system])
     axes.plot([0, 90], [0, 90], color="grey", linewidth=1)
     axes.set(xlabel="seconds of the recording", ylabel="seconds of the speech", title="Durations")
     axes.legend()
@@ -287,7 +289,7 @@ def as_markdown(figures: Sequence[Figure], seen: Evaluation, unseen: Evaluation 
     lines = ["| figure | wanted | measured | |", "|---|---|---|---|"]
     lines += [f"| {f.name} | {f.wanted} | {f.value} | {'reached' if f.reached else 'missed'} |" for f in figures]
     parts = ["\n".join(lines) + "\n", "Seen voices\n", class_table(seen), endings_table(seen)]
-    parts += ["Unseen voices\n", class_table(unseen)] if unseen else []
+    parts += ["Unseen voices\n", class_table(unseen), endings_table(unseen)] if unseen else []
     parts += ["WER, %, by setting\n", continuation_table(seen, continuation)] if continuation else []
     return "\n".join(parts)
 
@@ -308,7 +310,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     seen = Evaluation.read(options.seen, options.alone, options.spoken)
-    unseen = options.unseen and Evaluation.read(options.unseen)
+    unseen = options.unseen and Evaluation.read(options.unseen, spoken=options.spoken)
     figures = [wer_near_recordings(seen), wer_long_over_short(seen), finished_texts(seen), *valle_over_halle(seen),
                *(voice_figures(unseen) if unseen else [])]
     options.out.mkdir(parents=True, exist_ok=True)
