@@ -223,4 +223,4 @@ def test_a_device_out_of_memory_is_no_bug(chain, tmp_path, halle, monkeypatch):
 
     monkeypatch.setattr("stages.train_ar.ARTask.train_step", full)
     code, said = halle(*arguments_of("train-ar", copied(chain, tmp_path), tmp_path / "out", []))
-    assert code == 4 and "out of memory" in said and "lower the batch size" in said
+    assert code == 4 and "out of memory" in said and "-O training.batch_tokens=" in said

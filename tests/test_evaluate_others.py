@@ -101,6 +101,7 @@ def test_lists_of_texts_are_what_audio_is_scored_against(tmp_path, five, name, l
 
 def test_a_model_speaks_a_list_with_the_prompts_that_it_gives(tmp_path, monkeypatch):
     write_audio(tmp_path / "ann.wav", tone(5, 4.0), RATE)
+    (tmp_path / "ann.txt").write_text(TEXTS[5], encoding="utf-8")
     (tmp_path / "mine.tsv").write_text(f"a\t{TEXTS[0]}\tann.wav\nb\t{TEXTS[1]}\tann.wav\n", encoding="utf-8")
     pipeline = FakePipeline()
     monkeypatch.setattr(evaluate, "find_sources", lambda config, cases: (Source(
@@ -108,6 +109,14 @@ def test_a_model_speaks_a_list_with_the_prompts_that_it_gives(tmp_path, monkeypa
     evaluate.run(EvalConfig(set=str(tmp_path / "mine.tsv"), out=str(tmp_path / "out"), **FAST))
     assert [asked.prompt.name for asked in pipeline.asked] == ["ann", "ann"]
     assert read_one(tmp_path)[0]["counts"]["scored"] == 2
+
+
+def test_prompts_without_their_words_are_refused_to_a_model(tmp_path, monkeypatch):
+    write_audio(tmp_path / "ann.wav", tone(5, 4.0), RATE)
+    (tmp_path / "mine.tsv").write_text(f"a\t{TEXTS[0]}\tann.wav\n", encoding="utf-8")
+    monkeypatch.setattr(evaluate, "find_sources", lambda config, cases: (Source("model", "a model", "m" * 64, None),))
+    with pytest.raises(BadInputsError, match="what its prompt says is not known"):
+        evaluate.run(EvalConfig(set=str(tmp_path / "mine.tsv"), out=str(tmp_path / "out"), **FAST))
 
 
 def test_texts_without_prompts_are_refused_to_a_model(tmp_path, monkeypatch):

@@ -74,8 +74,8 @@ def plan_cases(
             pools = (here[case.speaker], elsewhere.get(case.speaker, []))
             found = (choose_prompt(case, pool, config) for pool in pools)
             prompt = case.prompt or next(filter(None, found), None)
-            if speaks and prompt is not None and (problem := reference_problem(prompt.text, config.language)):
-                refused = f"of what its prompt says: {problem}"  # a text behind nothing would be a continuation
+            if speaks and prompt is not None and reference_problem(prompt.text, config.language):
+                refused = "what its prompt says is not known: it stands in a .txt beside it, or as prompt_text"
             if prompt is None and speaks:
                 refused = (f"speaker `{case.speaker}` has no other utterance of {config.prompt_seconds:g} to "
                            f"{config.max_prompt_seconds:g} s to prompt with")

@@ -3,7 +3,7 @@
     manifest.jsonl, metadata.jsonl, metadata.csv      rows of id, text, audio (or file_name), prompt, prompt_text, ...
     meta.lst: ID|prompt text|prompt.wav|text|speech   Seed-TTS's, where the speech may be missing; also ID|text and
                                                       ID|text|prompt.wav
-    a list: ID<TAB>text<TAB>prompt.wav                the prompt, and its words in prompt.txt, may be missing
+    a list: ID<TAB>text<TAB>prompt.wav                the prompt, with its words in prompt.txt, may be missing
     a folder of audio files                           ID.wav, and its words in ID.txt
 
 Paths are relative to the file that names them, and stay below its folder. A row without audio has no recording. A

@@ -155,7 +155,7 @@ def _room_problems(bench) -> list[str]:
             state.require_room(folder, int(8.7e9), 2)
             problems += ["too little space was not refused"] if refused else []
         except StorageError as error:
-            problems += [] if refused and "19.1 GB" in error.message else [error.message]
+            problems += [] if refused and "27.8 GB" in error.message else [error.message]
         finally:
             state.shutil.disk_usage = usage
     return problems
