@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.errors import UsageError
+from stages.errors import StorageError, UsageError
 
 TEXT_FIELDS = ("text", "transcription", "transcript", "sentence", "text_normalized", "normalized_text")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id")
@@ -56,7 +57,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     except LookupError as error:
         raise UsageError(f"expected a text encoding, got `{encoding}`", "try -O encoding=latin-1") from error
     except OSError as error:
-        raise UsageError(f"could not read `{path}`: {(error.strerror or str(error)).lower()}") from error
+        kind = StorageError if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE) else UsageError  # not the file's
+        raise kind(f"could not read `{path}`: {(error.strerror or str(error)).lower()}") from error
     return text.replace("\r\n", "\n")
 
 
