@@ -50,8 +50,7 @@ class Processes:
     """This process (`rank` of `world_size`, computing on `device`) and its peers.
 
     `patience` is how long one may wait for another: in training for its first process, which may align texts and speak
-    at validations. Whatever they do together raises `PeerError` when a peer has
-    ended: its own message says why.
+    at validations. Whatever they do together raises `PeerError` when a peer has ended: its own message says why.
     """
 
     def __init__(self, device: str, patience: timedelta = timedelta(days=1)):

@@ -53,8 +53,8 @@ def require_room(folder: Path, size: int, kept: int) -> None:
     if free < needed:
         raise StorageError(f"expected {needed / 1e9:.3g} GB of free space in `{folder}` for checkpoints of "
                            f"{size / 1e9:.3g} GB, got {free / 1e9:.3g} GB",
-                           f"free some space, choose another --out, or keep fewer than {kept} with "
-                           "-O training.keep_checkpoints=1")
+                           "free some space, or choose another --out" + (
+                               f", or -O training.keep_checkpoints=1 (now {kept})" if kept > 1 else ""))
 
 
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
